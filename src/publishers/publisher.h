@@ -31,7 +31,9 @@ typedef struct Publisher Publisher;
 typedef enum PublishResult
 {
 	PUBLISH_TAKEN,				/* the broker file owes a settlement */
-	PUBLISH_BUSY				/* queue full: call again after poll() */
+	PUBLISH_BUSY				/* queue full: the loop stops reading and calls
+								 * again after poll() settled something, or
+								 * when poll_fd or poll_ms woke it */
 } PublishResult;
 
 typedef enum SettleOutcome
@@ -60,8 +62,8 @@ typedef struct PublisherOps
 	/*
 	 * Serves the client library without blocking; settles what is done.
 	 * Called when `poll_fd` is readable, when `poll_ms` have passed, and after
-	 * each burst of events (the input has run dry for now: a good moment to
-	 * fsync or to commit what was taken).  Optional.
+	 * each burst of events (the input has run dry for now, or a few megabytes
+	 * came: a good moment to fsync or to commit what was taken).  Optional.
 	 */
 	void		(*poll) (Publisher *pub);
 
@@ -74,7 +76,10 @@ typedef struct PublisherOps
 	/* Optional: a descriptor that gets readable when poll() has work. */
 	int			(*poll_fd) (Publisher *pub);
 
-	/* How long the loop may wait between calls of poll(); 0: for ever. */
+	/*
+	 * How long the loop may wait between calls of poll(), also when nothing
+	 * is unsettled; 0: for ever, and then an idle publisher never wakes up.
+	 */
 	int			poll_ms;
 } PublisherOps;
 
@@ -102,19 +107,14 @@ extern size_t publisher_unsettled(Publisher *pub);
 extern void publisher_log(Publisher *pub, EoLogLevel level, const char *fmt,...)
 			__attribute__((format(printf, 3, 4)));
 
+/* The client library made this many attempts more; for STAT. */
+extern void publisher_count_retries(Publisher *pub, int64_t more);
+
 /*
  * Sends a NACK that says "try again later" for the oldest event (or seq 0
  * when there is none) with the reason, and exits with status 1.
  */
 extern void publisher_fail(Publisher *pub, const char *fmt,...)
 			__attribute__((format(printf, 2, 3), noreturn));
-
-/* CloudEvents attributes that bindings share, in cloudevents.c: */
-
-/* UUID in its text form, 36 characters and a NUL. */
-extern void cloudevents_id(const char *event_id, char out[37]);
-
-/* RFC 3339 with microseconds, in UTC. */
-extern void cloudevents_time(int64_t time, char out[36]);
 
 #endif							/* EO_PUBLISHER_H */

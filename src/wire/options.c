@@ -216,7 +216,7 @@ eo_option_check(const EoBrokerKind *kind, EoOptionPlace place,
 	*found = false;
 	for (const EoOption *option = kind->options; option->name != NULL; option++)
 	{
-		if ((option->places & place) == 0 || strcmp(option->name, name) != 0)
+		if ((option->places & (int) place) == 0 || strcmp(option->name, name) != 0)
 			continue;
 		*found = true;
 		return check_value(option, value);
