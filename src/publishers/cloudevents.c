@@ -277,8 +277,9 @@ put_json_text(JsonSink *sink, EoBytes json)
 		if (stop == NULL || (cr != NULL && cr < stop))
 			stop = cr != NULL ? cr : end;
 		json_put_raw(sink, p, (size_t) (stop - p));
-		if (stop < end)
-			put_literal(sink, " ");
+		if (stop == end)
+			return;
+		put_literal(sink, " ");
 		p = stop + 1;
 	}
 }
@@ -325,7 +326,7 @@ put_data(JsonSink *sink, const EoEventMessage *event)
 	put_literal(sink, ",\"datacontenttype\":");
 	put_string(sink, event->content_type);
 
-	if (event->flags & EO_EVENT_JSON)
+	if ((event->flags & EO_EVENT_JSON) && event->payload.len > 0)
 	{
 		put_literal(sink, ",\"data\":");
 		put_json_text(sink, event->payload);

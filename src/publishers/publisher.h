@@ -25,6 +25,7 @@
 #define EO_PUBLISHER_H
 
 #include "wire/message.h"
+#include "publishers/cloudevents.h"
 
 typedef struct Publisher Publisher;
 
