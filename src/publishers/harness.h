@@ -12,7 +12,7 @@
 /* Puts bytes between two frames of the output, and sends them soon. */
 extern void harness_send_raw(Publisher *pub, const void *data, size_t len);
 
-/* The same, and returns when the relay's end of the socket has them. */
+/* Sends an ACK for what is settled, and all that waits; may block. */
 extern void harness_send_now(Publisher *pub);
 
 #endif							/* EO_HARNESS_H */
