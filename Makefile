@@ -70,7 +70,7 @@ $(shlib): src/exports.map
 
 $(DATA_built): eo_outbox.control $(SQL_FRAGMENTS) Makefile
 	@echo "building $@"
-	@{ echo '\echo Use "CREATE EXTENSION eo_outbox" to load this file. \quit'; \
+	@{ printf '%s\n' '\echo Use "CREATE EXTENSION eo_outbox" to load this file. \quit'; \
 	   cat $(SQL_FRAGMENTS); } >$@.new && mv -f $@.new $@
 
 -include $(OBJS:.o=.d)

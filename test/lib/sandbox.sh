@@ -39,16 +39,15 @@ sandbox_open() {
 sandbox_copy_tree() {
 	(
 		cd "$SANDBOX/tree"
-		find . -type f ! -name '*.o' ! -name '*.d' ! -name '*.so' \
-			! -name '.build-flags' ! -name '*--*.sql' ! -perm -u+x |
+		find . -path ./build -prune -o -type f ! -name '*.o' ! -name '*.d' \
+			! -name '*.so' ! -name '.build-flags' ! -name '*--*.sql' -print |
 		while read -r file; do
 			[ -e "$sandbox_source/$file" ] || rm -f "$file"
 		done
 	)
 	tar -C "$sandbox_source" --exclude='*.o' --exclude='*.d' --exclude='*.so' \
-		--exclude='eo_outbox--*.sql' --exclude='eo-publish-*' \
-		--exclude='__pycache__' --exclude='results' --exclude='.git' \
-		--exclude='.build-flags' -cf - . | tar -C "$SANDBOX/tree" -xpf -
+		--exclude='eo_outbox--*.sql' --exclude='./build' --exclude='./results' \
+		--exclude='__pycache__' --exclude='./.git' --exclude='.build-flags' -cf - . | tar -C "$SANDBOX/tree" -xpf -
 }
 
 # sandbox_run COMMAND...: as the sandbox's user, with a clean environment in

@@ -67,23 +67,31 @@ sub skip_is_allowed
 	return 0;
 }
 
-sub shell_words
+# What to execute: Perl scripts with the libraries' paths, other scripts with
+# the interpreter they name, so that none needs to be executable.
+sub command_words
 {
 	my ($command) = @_;
 	my @words = split ' ', $command;
+	my $first = '';
+
 	if (open(my $fh, '<', $words[0]))
 	{
-		my $first = <$fh> // '';
-		unshift @words, 'perl', map { "-I$_" } @lib if $first =~ /^#!.*perl|^\s*$|^#[^!]/ && $words[0] =~ /\.(pl|t)$/;
+		$first = <$fh> // '';
 	}
-	return @words;
+	if ($first =~ /^#!.*perl/ || $words[0] =~ /\.pl$/)
+	{
+		return ('perl', (map { "-I$_" } @lib), @words);
+	}
+	return $first =~ /^#!\s*(\S.*)/ ? (split(' ', $1), @words) : @words;
 }
 
 sub run_one
 {
 	my ($command) = @_;
-	my $name = basename((split ' ', $command)[0]);
-	my $label = join ' ', $name, (split ' ', $command)[ 1 .. (split ' ', $command) - 1 ];
+	my ($program, @arguments) = split ' ', $command;
+	my $name = basename($program);
+	my $label = join ' ', $name, @arguments;
 	my $dir = "$log_dir/" . ($label =~ s/[^\w.-]+/_/gr);
 	my $start = time;
 	my @output;
@@ -98,7 +106,7 @@ sub run_one
 	printf "  %-44s ", $label;
 	my $parser = TAP::Parser->new(
 		{
-			exec => [ 'timeout', '-k', '10', $timeout, shell_words($command) ],
+			exec => [ 'timeout', '-k', '10', $timeout, command_words($command) ],
 			merge => 1
 		});
 	while (my $result = $parser->next)
