@@ -12,6 +12,17 @@
 # root): the caller, or `postgres` where root calls.  No process outlives it:
 # sandbox_close ends whatever still runs from its files, and says so.
 
+# Where downloads and brokers' jars are kept between runs.
+sandbox_cache() {
+	if [ -n "${EO_CACHE:-}" ]; then
+		echo "$EO_CACHE"
+	elif [ "$(id -u)" -eq 0 ]; then
+		echo /var/cache/eo_outbox
+	else
+		echo "$HOME/.cache/eo_outbox"
+	fi
+}
+
 # sandbox_open SOURCE_DIR NAME: creates it, or reuses the one named by WORK
 # (then it is kept, and builds are incremental).  Sets SANDBOX and SANDBOX_USER.
 sandbox_open() {
@@ -59,7 +70,7 @@ sandbox_run() {
 		PATH="${PGBIN:+$PGBIN:}/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" \
 		SANDBOX="$SANDBOX" PG_CONFIG="${PG_CONFIG:-}" EO_SANDBOX_ENV=1 \
 		CI="${CI:-}" ONLY="${ONLY:-}" TESTS="${TESTS:-}" BROKER="${BROKER:-}" \
-		EO_CACHE="${EO_CACHE:-}" COLUMNS="${COLUMNS:-80}" "$@"
+		EO_CACHE="$(sandbox_cache)" COLUMNS="${COLUMNS:-80}" "$@"
 	if [ "$(id -u)" -eq 0 ]; then
 		set -- setpriv --reuid="$SANDBOX_USER" --init-groups \
 			--regid="$(id -gn "$SANDBOX_USER")" -- "$@"
