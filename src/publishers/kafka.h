@@ -97,8 +97,7 @@ struct KafkaState
 	size_t		bytes;
 
 	/* At least once */
-	uint64_t	isolate_end;	/* the last token of a list being isolated */
-	bool		guilty_found;
+	bool		guilty_found;	/* by the isolation under way */
 	int			replays;		/* without progress */
 
 	/* Exactly once */
@@ -130,7 +129,7 @@ extern void kafka_scrub(const KafkaState *state, char *text);
 extern void kafka_check_version(KafkaState *state);
 
 /* kafka_message.c */
-extern size_t kafka_message_size(const KafkaState *state, const KafkaTopic *topic,
+extern size_t kafka_message_size(const KafkaState *state,
 								 const EoEventMessage *event);
 extern rd_kafka_resp_err_t kafka_produce(KafkaState *state, KafkaEntry *entry);
 

@@ -40,6 +40,16 @@ static const Property defaults[] = {
 	{"reconnect.backoff.max.ms", "2000"},
 	{"partitioner", "murmur2_random"},	/* as Kafka's own client does */
 	{"queue.buffering.max.messages", "1000000"},
+	{"transaction.timeout.ms", DEFAULT_TRANSACTION_TIMEOUT},
+	{NULL, NULL}
+};
+
+/*
+ * A transaction's first requests are put off while the broker is still busy
+ * with the end of the one before, which takes it a few milliseconds.
+ */
+static const Property defaults_exactly_once[] = {
+	{"retry.backoff.ms", "5"},
 	{NULL, NULL}
 };
 
@@ -212,8 +222,6 @@ kafka_instance_conf(KafkaState *state)
 	rd_kafka_conf_t *base = state->conf;
 	rd_kafka_conf_t *conf;
 	char		number[32];
-	char		timeout[32];
-	size_t		size = sizeof(timeout);
 
 	state->conf = conf = rd_kafka_conf_dup(base);
 	snprintf(number, sizeof(number), "%ld", state->batch_size);
@@ -226,10 +234,6 @@ kafka_instance_conf(KafkaState *state)
 			set_property(state, "enable.gapless.guarantee", "false");
 	}
 	/* The library's own default is 60000, which nobody may mean here. */
-	if (state->exactly_once &&
-		rd_kafka_conf_get(conf, "transaction.timeout.ms", timeout, &size) == RD_KAFKA_CONF_OK &&
-		strcmp(timeout, "60000") == 0)
-		set_property(state, "transaction.timeout.ms", DEFAULT_TRANSACTION_TIMEOUT);
 	state->conf = base;
 	return conf;
 }

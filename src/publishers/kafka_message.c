@@ -153,6 +153,8 @@ measure_header(void *arg, const char *name, size_t name_len, const char *value,
 {
 	HeaderSize *size = arg;
 
+	(void) name;
+	(void) value;
 	size->count++;
 	size->bytes += varint_size(name_len) + name_len + varint_size(value_len) + value_len;
 }
@@ -162,8 +164,7 @@ measure_header(void *arg, const char *name, size_t name_len, const char *value,
  * is what a topic's max.message.bytes limits.
  */
 size_t
-kafka_message_size(const KafkaState *state, const KafkaTopic *topic,
-				   const EoEventMessage *event)
+kafka_message_size(const KafkaState *state, const EoEventMessage *event)
 {
 	HeaderSize	headers = {0, 0};
 	size_t		record;
