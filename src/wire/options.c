@@ -50,6 +50,8 @@ static const EoOption kafka_options[] = {
 	REQUIRED("brokers", SERVER, EO_OPTION_TEXT),
 	TEXT("topic_prefix", SERVER | SUBSCR),
 	ENUM("guarantee", SERVER | SUBSCR, "at_least_once|exactly_once"),
+	TEXT("position_topic", SERVER),
+	INT("connect_timeout", SERVER, 1000, 600000),	/* ms */
 
 	/* Properties of librdkafka, under their own names */
 	TEXT("client.id", SERVER | SUBSCR),
@@ -77,9 +79,9 @@ static const EoOption kafka_options[] = {
 	INT("metadata.max.age.ms", SERVER, 1, 86400000),
 	INT("topic.metadata.refresh.interval.ms", SERVER, -1, 3600000),
 	INT("message.max.bytes", SERVER | SUBSCR, 1000, 1000000000),
-	INT("message.timeout.ms", SERVER | SUBSCR, 1, INT_MAX),
 	INT("request.timeout.ms", SERVER | SUBSCR, 1, 900000),
 	INT("transaction.timeout.ms", SERVER | SUBSCR, 1000, INT_MAX),
+	ENUM("partitioner", SERVER | SUBSCR, "murmur2_random|murmur2|consistent_random|consistent|fnv1a_random|fnv1a"),
 	INT("linger.ms", SERVER | SUBSCR, 0, 900000),
 	INT("batch.size", SERVER | SUBSCR, 1, INT_MAX),
 	INT("batch.num.messages", SERVER | SUBSCR, 1, 1000000),
