@@ -92,7 +92,7 @@ class Show:
         self.undone_shown += len(undone)
         left = ["#%-6d %-8s %-13s %s" % (a.seq, a.topic, a.key, data["text"])
                 for a, data in news[-3:]]
-        right = ["order %d: %s, %d event%s undone"
+        right = ["order %d: %s (%d event%s)"
                  % (u["order"], u["why"], len(u["events"]), "s"[:len(u["events"]) > 1])
                  for u in undone[-1:]]
         for i in range(max(len(left), len(right))):
