@@ -26,8 +26,8 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard $(addsuffix /*.c, \
 
 # In the order of execution; each may use what stands above it.
 SQL_FRAGMENTS = $(wildcard $(addprefix src/sql/, \
-	schema.sql types.sql log.sql subscriptions.sql produce.sql subscribe.sql \
-	foreign.sql monitoring.sql grants.sql))
+	schema.sql types.sql log.sql produce.sql subscribe.sql foreign.sql \
+	monitoring.sql grants.sql install.sql))
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \

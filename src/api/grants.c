@@ -1,0 +1,85 @@
+/*
+ * grants.c
+ *
+ * eo.grant_producer() and eo.grant_operator(): the privileges of a role, by
+ * what it does.  They run as the caller, who needs the right to grant.
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(eo_outbox_grant_producer);
+PG_FUNCTION_INFO_V1(eo_outbox_grant_operator);
+
+/* What is granted to both; %s is the role. */
+static const char *const common_grants[] = {
+	"GRANT USAGE ON SCHEMA eo TO %s",
+	NULL
+};
+
+static const char *const producer_grants[] = {
+	"GRANT EXECUTE ON FUNCTION eo.enqueue TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.enqueue_bytes TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.pending TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.last_seq TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.wait_published TO %s",
+	NULL
+};
+
+static const char *const operator_grants[] = {
+	"GRANT EXECUTE ON FUNCTION eo.subscribe TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.unsubscribe TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.pause TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.resume TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.seek TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.adopt TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.retry_dead_letter TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.wait_published TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.subscription_status, eo.segment_status, eo.log_status TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.event_payload, eo.event_body TO %s",
+	"GRANT SELECT ON eo.subscriptions, eo.events, eo.segments, eo.stalls, eo.dead_letters TO %s",
+	"GRANT USAGE ON FOREIGN DATA WRAPPER eo_kafka TO %s",
+	NULL
+};
+
+static void
+grant(const char *const *commands, const char *role)
+{
+	for (int i = 0; commands[i] != NULL; i++)
+	{
+		char	   *command = psprintf(commands[i], role);
+
+		if (SPI_execute(command, false, 0) != SPI_OK_UTILITY)
+			elog(ERROR, "could not execute \"%s\"", command);
+	}
+}
+
+static void
+grant_to(Oid role, const char *const *commands)
+{
+	const char *name = quote_identifier(GetUserNameFromId(role, false));
+
+	SPI_connect();
+	grant(common_grants, name);
+	grant(commands, name);
+	SPI_finish();
+}
+
+/* eo.grant_producer(role regrole) RETURNS void */
+Datum
+eo_outbox_grant_producer(PG_FUNCTION_ARGS)
+{
+	grant_to(PG_GETARG_OID(0), producer_grants);
+	PG_RETURN_VOID();
+}
+
+/* eo.grant_operator(role regrole) RETURNS void */
+Datum
+eo_outbox_grant_operator(PG_FUNCTION_ARGS)
+{
+	grant_to(PG_GETARG_OID(0), operator_grants);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,263 @@
+/*
+ * monitoring.c
+ *
+ * What the views show of shared memory, and eo.wait_published().
+ *
+ * Nothing here reads the log or takes a lock that an append waits for.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "shmem.h"
+#include "store/catalog.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(eo_outbox_subscription_status);
+PG_FUNCTION_INFO_V1(eo_outbox_segment_status);
+PG_FUNCTION_INFO_V1(eo_outbox_log_status);
+PG_FUNCTION_INFO_V1(eo_outbox_wait_published);
+
+static const char *
+state_name(EoSubscriptionState state)
+{
+	switch (state)
+	{
+		case EO_SUB_NONE:
+			return "unknown";
+		case EO_SUB_PAUSED:
+			return "paused";
+		case EO_SUB_WAITING_ADOPTION:
+			return "waiting for adoption";
+		case EO_SUB_STARTING:
+			return "starting";
+		case EO_SUB_CATCHING_UP:
+			return "catching up";
+		case EO_SUB_STREAMING:
+			return "streaming";
+		case EO_SUB_BACKOFF:
+			return "backoff";
+		case EO_SUB_FAILED:
+			return "failed";
+		case EO_SUB_PULL:
+			return "pull";
+	}
+	return "unknown";
+}
+
+static const char *
+lineage_name(EoLineageState state)
+{
+	switch (state)
+	{
+		case EO_LINEAGE_UNKNOWN:
+			return "unknown";
+		case EO_LINEAGE_OURS:
+			return "ours";
+		case EO_LINEAGE_CONTINUED:
+			return "continued";
+		case EO_LINEAGE_FOREIGN:
+			return "foreign";
+	}
+	return "unknown";
+}
+
+static void
+set_timestamp(Datum *value, bool *null, TimestampTz timestamp)
+{
+	*value = TimestampTzGetDatum(timestamp);
+	*null = timestamp == 0;
+}
+
+/*
+ * eo.subscription_status() RETURNS SETOF record: id, state, publisher_pid,
+ * read_seq, acked_seq, published, published_bytes, refused, in_flight,
+ * lag_bytes, restarts, oldest_unpublished, last_ack_at, next_start_at,
+ * last_error_at, last_error
+ */
+Datum
+eo_outbox_subscription_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < eo_shared->nsubscriptions; i++)
+	{
+		EoSubscriptionSlot *slot = &eo_shared->subscriptions[i];
+		EoSubscriptionStats stats;
+		Datum		values[16];
+		bool		nulls[16] = {0};
+		bool		ours;
+		int32		id;
+
+		LWLockAcquire(eo_shared->lock, LW_SHARED);
+		ours = slot->dboid == MyDatabaseId;
+		id = slot->id;
+		LWLockRelease(eo_shared->lock);
+		if (!ours)
+			continue;
+		stats = eo_subscription_stats(slot);
+		values[0] = Int32GetDatum(id);
+		values[1] = CStringGetTextDatum(state_name(stats.state));
+		values[2] = Int32GetDatum((int32) stats.publisher_pid);
+		nulls[2] = stats.publisher_pid == 0;
+		values[3] = Int64GetDatum(stats.read_seq);
+		values[4] = Int64GetDatum(stats.acked_seq);
+		values[5] = Int64GetDatum(stats.published);
+		values[6] = Int64GetDatum(stats.published_bytes);
+		values[7] = Int64GetDatum(stats.refused);
+		values[8] = Int64GetDatum(stats.in_flight);
+		values[9] = Int64GetDatum(stats.lag_bytes);
+		values[10] = Int64GetDatum(stats.restarts);
+		set_timestamp(&values[11], &nulls[11], stats.oldest_unpublished);
+		set_timestamp(&values[12], &nulls[12], stats.last_ack_at);
+		set_timestamp(&values[13], &nulls[13], stats.next_start_at);
+		set_timestamp(&values[14], &nulls[14], stats.last_error_at);
+		values[15] = CStringGetTextDatum(stats.last_error);
+		nulls[15] = stats.last_error[0] == '\0';
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * eo.segment_status() RETURNS SETOF record: segment, active, first_seq,
+ * last_seq, last_append
+ */
+Datum
+eo_outbox_segment_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	EoDatabase *db = eo_my_database();
+	bool		ready = pg_atomic_read_u32(&db->log_ready) != 0;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < EO_SEGMENTS; i++)
+	{
+		EoSegment  *segment = &db->segments[i];
+		int64		first_seq = (int64) pg_atomic_read_u64(&segment->first_seq);
+		Datum		values[5];
+		bool		nulls[5] = {0};
+
+		values[0] = Int32GetDatum(i);
+		values[1] = BoolGetDatum(pg_atomic_read_u32(&db->active_segment) == (uint32) i);
+		nulls[1] = !ready;
+		values[2] = Int64GetDatum(first_seq);
+		values[3] = Int64GetDatum((int64) pg_atomic_read_u64(&segment->last_seq));
+		nulls[2] = nulls[3] = first_seq == 0;
+		set_timestamp(&values[4], &nulls[4], (TimestampTz) pg_atomic_read_u64(&segment->last_append));
+		nulls[4] |= first_seq == 0;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * eo.log_status() RETURNS record: relay_pid, lineage, epoch, last_seq,
+ * floor_seq, stall_xid, stall_seq, stall_since
+ */
+Datum
+eo_outbox_log_status(PG_FUNCTION_ARGS)
+{
+	EoDatabase *db = eo_my_database();
+	bool		ready = pg_atomic_read_u32(&db->log_ready) != 0;
+	TransactionId stall_xid = pg_atomic_read_u32(&db->stall_xid);
+	TupleDesc	desc;
+	Datum		values[8];
+	bool		nulls[8] = {0};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = Int32GetDatum((int32) db->relay_pid);
+	nulls[0] = db->relay_pid == 0;
+	values[1] = CStringGetTextDatum(lineage_name(pg_atomic_read_u32(&db->lineage)));
+	values[2] = Int32GetDatum((int32) pg_atomic_read_u32(&db->epoch));
+	values[3] = Int64GetDatum((int64) pg_atomic_read_u64(&db->last_seq));
+	values[4] = Int64GetDatum((int64) pg_atomic_read_u64(&db->floor_seq));
+	nulls[2] = nulls[3] = nulls[4] = !ready;
+	values[5] = TransactionIdGetDatum(stall_xid);
+	values[6] = Int64GetDatum((int64) pg_atomic_read_u64(&db->stall_seq));
+	set_timestamp(&values[7], &nulls[7], (TimestampTz) pg_atomic_read_u64(&db->stall_since));
+	nulls[5] = nulls[6] = nulls[7] = !TransactionIdIsValid(stall_xid);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* The id of a subscription; an ERROR if there is none. */
+static int32
+subscription_id(text *name)
+{
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {PointerGetDatum(name)};
+	EoOwnerScope scope;
+	bool		isnull;
+	int32		id = 0;
+
+	eo_enter_owner(&scope);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT id FROM eo.subscription WHERE name OPERATOR(pg_catalog.=) $1",
+							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look up the subscription");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
+				 errhint("See the view eo.subscriptions.")));
+	id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	eo_leave_owner(&scope);
+	return id;
+}
+
+/* Milliseconds of an interval, as far as a wait can be. */
+static long
+interval_ms(Interval *interval)
+{
+	double		ms = (double) interval->time / 1000.0 +
+		((double) interval->day + (double) interval->month * 30.0) * 86400000.0;
+
+	return ms <= 0 ? 0 : ms > (double) INT_MAX ? INT_MAX : (long) ms;
+}
+
+/*
+ * eo.wait_published(subscription text, seq bigint, timeout interval)
+ * RETURNS boolean
+ *
+ * Waits until everything up to seq has been published; false at the timeout or
+ * when the subscription is dropped meanwhile.
+ */
+Datum
+eo_outbox_wait_published(PG_FUNCTION_ARGS)
+{
+	int32		id = subscription_id(PG_GETARG_TEXT_PP(0));
+	int64		seq = PG_GETARG_INT64(1);
+	long		timeout = interval_ms(PG_GETARG_INTERVAL_P(2));
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+	EoSubscriptionSlot *slot = eo_subscription_slot(MyDatabaseId, id, true);
+	bool		published;
+
+	if (slot == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many subscriptions to watch this one"),
+				 errhint("Increase eo_outbox.max_subscriptions and restart the server.")));
+	ConditionVariablePrepareToSleep(&slot->advanced);
+	for (;;)
+	{
+		long		left;
+
+		published = eo_subscription_stats(slot).acked_seq >= seq;
+		if (published || slot->dboid != MyDatabaseId || slot->id != id)
+			break;
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		if (left <= 0)
+			break;
+		(void) ConditionVariableTimedSleep(&slot->advanced, left, PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+	PG_RETURN_BOOL(published);
+}

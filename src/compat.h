@@ -1,0 +1,57 @@
+/*
+ * compat.h
+ *
+ * The differences between the supported versions of PostgreSQL, and the only
+ * place that looks at PG_VERSION_NUM.
+ */
+#ifndef EO_COMPAT_H
+#define EO_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "eo_outbox needs PostgreSQL 15 or newer"
+#endif
+
+/* 16 renamed relfilenodes to relfilenumbers */
+#if PG_VERSION_NUM >= 160000
+#define EoRelationFileNumber(rel)	((rel)->rd_locator.relNumber)
+#else
+#define EoRelationFileNumber(rel)	((rel)->rd_node.relNode)
+#endif
+
+/* 16 made short reads of a temporary file an error of their own */
+#if PG_VERSION_NUM >= 160000
+#define EoBufFileReadExact(file, ptr, size)	BufFileReadExact(file, ptr, size)
+#else
+#define EoBufFileReadExact(file, ptr, size) \
+	do { \
+		if (BufFileRead(file, ptr, size) != (size)) \
+			ereport(ERROR, \
+					(errcode_for_file_access(), \
+					 errmsg("could not read spilled events"))); \
+	} while (0)
+#endif
+
+/* 17 lets the caller provide the lexer's memory */
+#if PG_VERSION_NUM >= 170000
+#define EoJsonLexer(json, len) \
+	makeJsonLexContextCstringLen(NULL, json, len, GetDatabaseEncoding(), false)
+#else
+#define EoJsonLexer(json, len) \
+	makeJsonLexContextCstringLen(json, len, GetDatabaseEncoding(), false)
+#endif
+
+/* 17 puts wait event sets under resource owners */
+#if PG_VERSION_NUM >= 170000
+#define EoCreateWaitEventSet(nevents)	CreateWaitEventSet(NULL, nevents)
+#else
+#define EoCreateWaitEventSet(nevents)	CreateWaitEventSet(TopMemoryContext, nevents)
+#endif
+
+/* 16 unified the checks of ownership */
+#if PG_VERSION_NUM >= 160000
+#define EoOwnsDatabase(dboid, role)	object_ownercheck(DatabaseRelationId, dboid, role)
+#else
+#define EoOwnsDatabase(dboid, role)	pg_database_ownercheck(dboid, role)
+#endif
+
+#endif							/* EO_COMPAT_H */

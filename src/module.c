@@ -1,0 +1,42 @@
+/*
+ * module.c
+ *
+ * What happens when the library is loaded.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "relay/launcher.h"
+#include "relay/utility.h"
+#include "settings.h"
+#include "shmem.h"
+#include "txn/event_buffer.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	/*
+	 * pg_upgrade starts servers to copy the catalogs, with fsync off; nothing
+	 * may be published there, but the library has to load.
+	 */
+	if (!process_shared_preload_libraries_in_progress)
+	{
+		if (IsBinaryUpgrade)
+			return;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("eo_outbox must be loaded when the server starts"),
+				 errhint("Add eo_outbox to shared_preload_libraries in postgresql.conf and restart the server.")));
+	}
+	eo_settings_init();
+	eo_shmem_init();
+	eo_buffer_init();
+	eo_utility_init();
+	if (!IsBinaryUpgrade)
+		eo_launcher_register();
+}

@@ -1,0 +1,184 @@
+/*
+ * shmem.h
+ *
+ * What backends, relays and the launcher share.
+ *
+ * Nothing here is a source of truth: a crash or restart empties it, and each
+ * part is rebuilt from the tables by whoever needs it first.
+ *
+ * Locking.  EoShared.lock (an LWLock, held for a few instructions) protects
+ * the allocation of slots and the fields marked [L].  Fields marked [A] belong
+ * to whoever holds the database's append lock (store/append.c); where others
+ * may look at them without it, they are atomics.  Fields marked [R] are
+ * written by the database's relay alone.  Statistics of a subscription are
+ * under its spinlock.
+ */
+#ifndef EO_SHMEM_H
+#define EO_SHMEM_H
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/block.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+
+/* Segments in the ring; the tables eo.log_0 ... of the extension's script. */
+#define EO_SEGMENTS				8
+
+/*
+ * A seq: epoch in the high bits, counter in the low 44.
+ */
+#define EO_SEQ_COUNTER_BITS		44
+#define EO_SEQ(epoch, counter)	(((int64) (epoch) << EO_SEQ_COUNTER_BITS) | (counter))
+#define EO_SEQ_EPOCH(seq)		((int32) ((seq) >> EO_SEQ_COUNTER_BITS))
+#define EO_SEQ_COUNTER(seq)		((seq) & ((INT64CONST(1) << EO_SEQ_COUNTER_BITS) - 1))
+
+/* Whether this database may publish; see store/lineage.c. */
+typedef enum EoLineageState
+{
+	EO_LINEAGE_UNKNOWN = 0,		/* not read yet */
+	EO_LINEAGE_OURS,			/* same cluster, database and timeline */
+	EO_LINEAGE_CONTINUED,		/* new timeline, which may go on */
+	EO_LINEAGE_FOREIGN			/* a copy, or a timeline that has to wait: no
+								 * publishing before eo.adopt() */
+} EoLineageState;
+
+typedef struct EoSegment
+{
+	pg_atomic_uint64 first_seq; /* [A] 0: empty */
+	pg_atomic_uint64 last_seq;	/* [A] highest seq ever written to it */
+	pg_atomic_uint64 last_append;	/* [A] TimestampTz */
+	pg_atomic_uint32 generation;	/* [A] bumped when its blocks were re-used
+									 * or rewritten: readers start over */
+	pg_atomic_uint64 first_append;	/* [A] TimestampTz */
+	BlockNumber tail_block;		/* [A] block of the latest append */
+	Oid			filenode;		/* [A] its file when tail_block was noted */
+	pg_atomic_uint32 native_filenode;	/* its file if nobody rewrote it (VACUUM
+										 * FULL, CLUSTER): rows stand in order */
+} EoSegment;
+
+typedef struct EoDatabase
+{
+	Oid			dboid;			/* [L] InvalidOid: free slot */
+
+	/* ---- the log ---- */
+	pg_atomic_uint32 log_ready; /* the log's fields have been read from disk */
+	pg_atomic_uint32 lineage;	/* EoLineageState */
+	pg_atomic_uint32 epoch;		/* [A] of the next append */
+	pg_atomic_uint64 last_seq;	/* [A] the highest seq handed out */
+	pg_atomic_uint64 floor_seq; /* everything up to here was truncated */
+	pg_atomic_uint32 active_segment;	/* [A] */
+	EoSegment	segments[EO_SEGMENTS];
+
+	/* transactions with events that have ended, committed or not */
+	pg_atomic_uint64 ended;
+
+	/* ---- the relay ---- */
+	pid_t		relay_pid;		/* [L] 0: none */
+	Latch	   *relay_latch;	/* [L] a PGPROC's; may be read without the
+								 * lock, a stray SetLatch is harmless */
+	pg_atomic_uint32 relay_sleeping;	/* [R] wants a SetLatch */
+	pg_atomic_uint32 config_generation; /* bumped when subscriptions, servers
+										 * or user mappings changed */
+	bool		relay_wanted;	/* [L] the launcher should start one */
+	int			holds;			/* [L] DROP DATABASE and the like under way:
+								 * no relay may run */
+	ConditionVariable relay_changed;	/* relay started or ended */
+
+	/* ---- what the log waits for, see eo.stalls ---- */
+	pg_atomic_uint32 stall_xid; /* [R] 0: none */
+	pg_atomic_uint64 stall_seq; /* [R] */
+	pg_atomic_uint64 stall_since;	/* [R] TimestampTz */
+} EoDatabase;
+
+typedef enum EoSubscriptionState
+{
+	EO_SUB_NONE = 0,
+	EO_SUB_PAUSED,				/* by eo.pause() */
+	EO_SUB_WAITING_ADOPTION,	/* by the lineage */
+	EO_SUB_STARTING,			/* publisher has not said READY */
+	EO_SUB_CATCHING_UP,
+	EO_SUB_STREAMING,			/* at the tail */
+	EO_SUB_BACKOFF,				/* publisher ended, will be restarted */
+	EO_SUB_FAILED,				/* too many restarts, or unusable options */
+	EO_SUB_PULL					/* the application reads it */
+} EoSubscriptionState;
+
+#define EO_ERROR_LENGTH			512
+
+typedef struct EoSubscriptionStats
+{
+	EoSubscriptionState state;
+	pid_t		publisher_pid;
+	int64		read_seq;		/* everything up to here has been looked at */
+	int64		acked_seq;		/* everything up to here is published */
+	int64		published;		/* events acknowledged since server start */
+	int64		published_bytes;
+	int64		refused;		/* dead letters since server start */
+	int64		in_flight;
+	int64		lag_bytes;		/* of the log, not read yet */
+	int64		restarts;
+	TimestampTz oldest_unpublished; /* enqueued_at of the oldest event in
+									 * flight; 0: none */
+	TimestampTz last_ack_at;
+	TimestampTz next_start_at;	/* in BACKOFF */
+	TimestampTz last_error_at;
+	char		last_error[EO_ERROR_LENGTH];
+} EoSubscriptionStats;
+
+typedef struct EoSubscriptionSlot
+{
+	Oid			dboid;			/* [L] InvalidOid: free slot */
+	int32		id;				/* [L] eo.subscription.id */
+	slock_t		mutex;			/* protects stats */
+	EoSubscriptionStats stats;
+	ConditionVariable advanced; /* broadcast when acked_seq moved */
+} EoSubscriptionSlot;
+
+typedef struct EoShared
+{
+	LWLock	   *lock;
+	pid_t		launcher_pid;	/* [L] */
+	Latch	   *launcher_latch; /* [L] as relay_latch */
+	int			ndatabases;
+	int			nsubscriptions;
+	EoDatabase *databases;
+	EoSubscriptionSlot *subscriptions;
+} EoShared;
+
+/* NULL unless loaded by shared_preload_libraries */
+extern EoShared *eo_shared;
+
+extern void eo_shmem_init(void);	/* called once, by _PG_init */
+
+/*
+ * The slot of a database.  NULL if there is none and `create` is false; an
+ * ERROR with a hint when all slots are taken.
+ */
+extern EoDatabase *eo_database_slot(Oid dboid, bool create);
+extern EoDatabase *eo_my_database(void);	/* of MyDatabaseId, created */
+extern void eo_database_slot_free(Oid dboid);	/* the database is gone */
+
+/* Asks the launcher for a relay in a database; safe after commit. */
+extern void eo_relay_request(Oid dboid);
+
+/* After a transaction with events has ended: wakes the relay if it sleeps. */
+extern void eo_relay_wake(EoDatabase *db);
+
+/* Tells the relay to reload its configuration, at once; safe after commit. */
+extern void eo_relay_config_changed(EoDatabase *db);
+
+/*
+ * The slot of a subscription; NULL where there is none and `create` is false,
+ * or where all are taken (the caller warns and goes on without statistics).
+ */
+extern EoSubscriptionSlot *eo_subscription_slot(Oid dboid, int32 id, bool create);
+extern void eo_subscription_slot_free(Oid dboid, int32 id);
+
+/* A consistent copy of the statistics. */
+extern EoSubscriptionStats eo_subscription_stats(EoSubscriptionSlot *slot);
+
+#endif							/* EO_SHMEM_H */

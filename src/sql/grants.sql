@@ -1,0 +1,26 @@
+-- Privileges: nothing for PUBLIC, the views for pg_monitor, the rest by role.
+
+CREATE FUNCTION eo.grant_producer(role regrole) RETURNS void
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'eo_outbox_grant_producer';
+COMMENT ON FUNCTION eo.grant_producer(regrole) IS 'lets a role enqueue events';
+
+CREATE FUNCTION eo.grant_operator(role regrole) RETURNS void
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'eo_outbox_grant_operator';
+COMMENT ON FUNCTION eo.grant_operator(regrole) IS 'lets a role configure and watch subscriptions';
+
+REVOKE ALL ON ALL TABLES IN SCHEMA eo FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA eo FROM PUBLIC;
+REVOKE ALL ON TYPE eo.event FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA eo TO pg_monitor;
+GRANT SELECT ON eo.subscriptions, eo.events, eo.segments, eo.stalls, eo.dead_letters TO pg_monitor;
+GRANT EXECUTE ON FUNCTION eo.subscription_status, eo.segment_status, eo.log_status,
+	eo.event_payload, eo.event_body TO pg_monitor;
+
+-- What a dump takes along.  Events, cursors and dead letters stay: they belong
+-- to this database; a restored one starts anew and waits for eo.adopt().
+SELECT pg_catalog.pg_extension_config_dump('eo.subscription', '');
+SELECT pg_catalog.pg_extension_config_dump('eo.subscription_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('eo.lineage', '');

@@ -1,0 +1,259 @@
+/*
+ * append.c
+ *
+ * Puts events at the end of the log, in seq order.
+ *
+ * How the order comes about
+ *
+ * 1. Before the append the transaction has its xid and the rows are formed,
+ *	  compressed and cut, so that nothing slow is left to do.
+ *
+ * 2. The active segment is opened and locked (RowExclusiveLock), then the
+ *	  append lock of the database is taken.  It is a heavyweight lock, so that a
+ *	  waiter can be cancelled and deadlocks are found; it is released right
+ *	  after the append, not at commit.
+ *
+ * 3. Under it, the rows get the next seqs and go onto the last page of the
+ *	  segment.  PostgreSQL would use the page that this backend filled last, so
+ *	  the target block is reset each time; and HEAP_INSERT_SKIP_FSM keeps it
+ *	  from filling holes.  So the rows of a segment stand in seq order, but for
+ *	  line pointers inside a page that VACUUM gave back (a reader sorts them).
+ *
+ * 4. The transaction may still abort.  Its rows are dead then; readers skip
+ *	  them, and the numbers stay unused.
+ *
+ * Order of locks: segment, append lock, then the locks that the heap takes for
+ * itself (relation extension, buffers).  No relation is opened under the
+ * append lock but in eo_log_prepare(), once after a server start.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_extension.h"
+#include "compat.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "settings.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "store/append.h"
+#include "store/catalog.h"
+#include "store/event.h"
+#include "store/lineage.h"
+#include "store/segments.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+/* Rows handed to heap_multi_insert at once. */
+#define APPEND_SLOTS	256
+
+/* The object that the append lock locks: the extension, with this sub-id. */
+#define APPEND_LOCK_SUBID	1
+
+/* Slots for heap_multi_insert, made once per backend. */
+static TupleTableSlot **append_slots = NULL;
+
+static void
+set_append_locktag(LOCKTAG *tag)
+{
+	const EoCatalog *catalog = eo_catalog_required();
+
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId,
+					   catalog->extension, APPEND_LOCK_SUBID);
+}
+
+void
+eo_append_lock(void)
+{
+	LOCKTAG		tag;
+
+	set_append_locktag(&tag);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+void
+eo_append_unlock(void)
+{
+	LOCKTAG		tag;
+
+	set_append_locktag(&tag);
+	LockRelease(&tag, ExclusiveLock, false);
+}
+
+void
+eo_log_prepare(EoDatabase *db)
+{
+	if (pg_atomic_read_u32(&db->log_ready) != 0)
+		return;
+	eo_append_lock();
+	if (pg_atomic_read_u32(&db->log_ready) == 0)
+	{
+		int64		last_seq = eo_segments_load(db);
+
+		eo_lineage_load(db);
+		last_seq = Max(last_seq, (int64) pg_atomic_read_u64(&db->floor_seq));
+		pg_atomic_write_u64(&db->last_seq, last_seq);
+		pg_write_barrier();
+		pg_atomic_write_u32(&db->log_ready, 1);
+	}
+	eo_append_unlock();
+}
+
+/*
+ * Whether appends should move on from the active segment.  Caller holds the
+ * append lock.
+ */
+static bool
+segment_is_full(EoSegment *segment, BlockNumber nblocks)
+{
+	TimestampTz first = (TimestampTz) pg_atomic_read_u64(&segment->first_append);
+
+	if ((uint64) nblocks * BLCKSZ >= (uint64) eo_segment_size * 1024 * 1024)
+		return true;
+	return eo_segment_age > 0 && first != 0 &&
+		TimestampDifferenceExceeds(first, GetCurrentTimestamp(), eo_segment_age * 1000L);
+}
+
+/*
+ * Opens the active segment and takes the append lock, moving on to the next
+ * segment first if that is due and it is free.
+ */
+static Relation
+open_active_segment(EoDatabase *db, EoSegment **segment)
+{
+	const EoCatalog *catalog = eo_catalog_required();
+
+	for (;;)
+	{
+		uint32		active = pg_atomic_read_u32(&db->active_segment);
+		uint32		next = (active + 1) % EO_SEGMENTS;
+		Relation	rel = table_open(catalog->log[active], RowExclusiveLock);
+
+		eo_append_lock();
+		*segment = &db->segments[active];
+		if (active == pg_atomic_read_u32(&db->active_segment))
+		{
+			if (!segment_is_full(*segment, RelationGetNumberOfBlocks(rel)) ||
+				pg_atomic_read_u64(&db->segments[next].first_seq) != 0)
+				return rel;
+			pg_atomic_write_u32(&db->active_segment, next);
+		}
+		eo_append_unlock();
+		table_close(rel, RowExclusiveLock);
+	}
+}
+
+/*
+ * Readers remember the block they have come to.  Tell them to start over if
+ * blocks below the tail have been given back since the last append: VACUUM
+ * truncated the segment, or somebody rewrote it.
+ */
+static void
+notice_rewritten(EoSegment *segment, Relation rel)
+{
+	Oid			filenode = EoRelationFileNumber(rel);
+
+	if (segment->filenode != filenode ||
+		(segment->tail_block != InvalidBlockNumber &&
+		 segment->tail_block >= RelationGetNumberOfBlocks(rel)))
+	{
+		segment->filenode = filenode;
+		pg_atomic_fetch_add_u32(&segment->generation, 1);
+	}
+}
+
+static void
+note_append(EoDatabase *db, EoSegment *segment, int64 first_seq, int64 last_seq)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (pg_atomic_read_u64(&segment->first_seq) == 0)
+	{
+		pg_atomic_write_u64(&segment->first_append, (uint64) now);
+		pg_atomic_write_u64(&segment->first_seq, (uint64) first_seq);
+	}
+	pg_atomic_write_u64(&segment->last_append, (uint64) now);
+	pg_atomic_write_u64(&segment->last_seq, (uint64) last_seq);
+	pg_atomic_write_u64(&db->last_seq, (uint64) last_seq);
+}
+
+static void
+make_append_slots(Relation rel)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * APPEND_SLOTS);
+
+	for (int i = 0; i < APPEND_SLOTS; i++)
+		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
+	append_slots = slots;
+	MemoryContextSwitchTo(old);
+}
+
+/* Inserts many rows and returns the block of the last one. */
+static BlockNumber
+insert_rows(Relation rel, HeapTuple *tuples, int ntuples, CommandId cid)
+{
+	BlockNumber last = InvalidBlockNumber;
+
+	for (int done = 0; done < ntuples;)
+	{
+		int			n = Min(APPEND_SLOTS, ntuples - done);
+
+		for (int i = 0; i < n; i++)
+			ExecStoreHeapTuple(tuples[done + i], append_slots[i], false);
+		heap_multi_insert(rel, append_slots, n, cid, HEAP_INSERT_SKIP_FSM, NULL);
+		last = ItemPointerGetBlockNumber(&append_slots[n - 1]->tts_tid);
+		for (int i = 0; i < n; i++)
+			ExecClearTuple(append_slots[i]);
+		done += n;
+	}
+	return last;
+}
+
+int64
+eo_append(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples)
+{
+	CommandId	cid = GetCurrentCommandId(true);
+	EoSegment  *segment;
+	Relation	rel;
+	int64		first_seq;
+	int64		seq;
+
+	(void) GetCurrentTransactionId();
+	eo_log_prepare(db);
+	rel = open_active_segment(db, &segment);
+	if (append_slots == NULL && ntuples > 1)
+		make_append_slots(rel);
+
+	notice_rewritten(segment, rel);
+	seq = Max((int64) pg_atomic_read_u64(&db->last_seq),
+			  EO_SEQ(pg_atomic_read_u32(&db->epoch), 0));
+	first_seq = seq + 1;
+	for (int i = 0; i < ntuples; i++)
+	{
+		if (heads[i])
+			seq++;
+		eo_event_set_seq(tuples[i], seq);
+	}
+
+	/* Before the rows are there: a failed append may leave numbers unused. */
+	note_append(db, segment, first_seq, seq);
+	if (!EO_MUTANT(no_target_reset))
+		RelationSetTargetBlock(rel, InvalidBlockNumber);
+	if (ntuples == 1)
+	{
+		heap_insert(rel, tuples[0], cid, HEAP_INSERT_SKIP_FSM, NULL);
+		segment->tail_block = ItemPointerGetBlockNumber(&tuples[0]->t_self);
+	}
+	else
+		segment->tail_block = insert_rows(rel, tuples, ntuples, cid);
+	eo_append_unlock();
+	table_close(rel, NoLock);
+	return seq;
+}

@@ -1,0 +1,519 @@
+/*
+ * event_buffer.c
+ *
+ * The events of the current transaction, from eo.enqueue() to the log.
+ *
+ * 1. eo.enqueue() forms the rows of an event and keeps them in this backend's
+ *	  memory.  Nothing is shared, locked or written.
+ *
+ * 2. When there are more than eo_outbox.buffer_memory of them, they go to a
+ *	  temporary file, oldest first: the file holds the front of the buffer, the
+ *	  memory its end.
+ *
+ * 3. Events of a subtransaction stand behind those of its parents, so that
+ *	  rolling it back is to cut the buffer where the subtransaction began to
+ *	  enqueue.  A mark remembers that place; a subtransaction that commits hands
+ *	  its mark to its parent.
+ *
+ * 4. At XACT_EVENT_PRE_COMMIT the rows are appended to the log (store/append.c)
+ *	  in batches, each under the append lock for a moment only.  An error there
+ *	  still rolls the transaction back.  Deferred triggers have run by then.
+ *
+ * 5. At XACT_EVENT_COMMIT, after the transaction has left the ProcArray, the
+ *	  relay is woken if it sleeps.  It is also woken when a transaction aborts
+ *	  after its append: the relay may have stopped at its rows.
+ *
+ * The file belongs to the top transaction's resource owner, so an abort closes
+ * it; the memory is kept for the next transaction, unless it has grown large.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "compat.h"
+#include "miscadmin.h"
+#include "settings.h"
+#include "storage/buffile.h"
+#include "store/append.h"
+#include "store/catalog.h"
+#include "txn/event_buffer.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+
+/* Rows appended under one hold of the append lock, if events are that small. */
+#define BATCH_ROWS		256
+#define BATCH_BYTES		(256 * 1024)
+
+#define INITIAL_MEMORY	(16 * 1024)
+#define KEEP_MEMORY		(256 * 1024)
+
+/* What stands before each row in the buffer; rows are MAXALIGNed. */
+typedef struct RowHeader
+{
+	uint32		length;			/* of the tuple */
+	bool		is_head;		/* starts an event */
+	bool		is_last;		/* ends one */
+} RowHeader;
+
+#define ROW_HEADER_SIZE		MAXALIGN(sizeof(RowHeader))
+
+/* Where a subtransaction began to enqueue. */
+typedef struct Mark
+{
+	SubTransactionId subid;
+	int64		offset;
+	int64		events;
+} Mark;
+
+typedef struct EventBuffer
+{
+	int64		events;
+	int64		spilled;		/* bytes in the file */
+	char	   *memory;
+	Size		used;
+	Size		size;
+	BufFile    *file;
+	Mark	   *marks;			/* in TopTransactionContext */
+	int			nmarks;
+	int			maxmarks;
+	bool		appending;		/* PRE_COMMIT has been reached */
+	bool		appended;		/* rows are in the log */
+	bool		request_relay;
+	bool		config_changed;
+	int64		appended_seq;
+} EventBuffer;
+
+static EventBuffer buffer;
+static int64 session_last_seq = 0;
+static TupleDesc log_desc = NULL;	/* of eo.log_N, made once per backend */
+
+static TupleDesc
+get_log_desc(void)
+{
+	if (log_desc == NULL)
+	{
+		Relation	rel = table_open(eo_catalog_required()->log[0], AccessShareLock);
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		log_desc = CreateTupleDescCopy(RelationGetDescr(rel));
+		MemoryContextSwitchTo(old);
+		table_close(rel, AccessShareLock);
+	}
+	return log_desc;
+}
+
+static void
+make_room(Size size)
+{
+	Size		wanted = buffer.size ? buffer.size : INITIAL_MEMORY;
+
+	while (wanted < buffer.used + size)
+		wanted *= 2;
+	if (wanted == buffer.size)
+		return;
+	if (buffer.memory == NULL)
+		buffer.memory = MemoryContextAllocHuge(TopMemoryContext, wanted);
+	else
+		buffer.memory = repalloc_huge(buffer.memory, wanted);
+	buffer.size = wanted;
+}
+
+/* Moves what is in memory to the end of the file. */
+static void
+spill(void)
+{
+	if (buffer.file == NULL)
+	{
+		ResourceOwner owner = CurrentResourceOwner;
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		CurrentResourceOwner = TopTransactionResourceOwner;
+		buffer.file = BufFileCreateTemp(false);
+		CurrentResourceOwner = owner;
+		MemoryContextSwitchTo(old);
+	}
+	/* a rollback may have cut the file, a look at it may have moved on */
+	if (BufFileSeek(buffer.file, 0, buffer.spilled, SEEK_SET) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not position in spilled events: %m")));
+	BufFileWrite(buffer.file, buffer.memory, buffer.used);
+	buffer.spilled += buffer.used;
+	buffer.used = 0;
+}
+
+/* Remembers where the current subtransaction begins to enqueue. */
+static void
+set_mark(void)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+	Mark	   *mark;
+
+	if (subid == TopSubTransactionId ||
+		(buffer.nmarks > 0 && buffer.marks[buffer.nmarks - 1].subid == subid))
+		return;
+	if (buffer.nmarks == buffer.maxmarks)
+	{
+		buffer.maxmarks = buffer.maxmarks ? buffer.maxmarks * 2 : 8;
+		buffer.marks = buffer.marks ?
+			repalloc(buffer.marks, sizeof(Mark) * buffer.maxmarks) :
+			MemoryContextAlloc(TopTransactionContext, sizeof(Mark) * buffer.maxmarks);
+	}
+	mark = &buffer.marks[buffer.nmarks++];
+	mark->subid = subid;
+	mark->offset = buffer.spilled + (int64) buffer.used;
+	mark->events = buffer.events;
+}
+
+void
+eo_buffer_add(const EoEvent *event)
+{
+	HeapTuple  *rows;
+	int			nrows;
+	Size		total = 0;
+
+	if (buffer.appending)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("cannot enqueue events while the transaction commits"),
+				 errhint("Enqueue before COMMIT, or from a deferred trigger.")));
+
+	rows = eo_event_form(get_log_desc(), event, &nrows);
+	for (int i = 0; i < nrows; i++)
+		total += ROW_HEADER_SIZE + MAXALIGN(rows[i]->t_len);
+	set_mark();
+	if (buffer.used > 0 && buffer.used + total > (Size) eo_buffer_memory * 1024)
+		spill();
+	make_room(total);
+	for (int i = 0; i < nrows; i++)
+	{
+		RowHeader	header = {
+			.length = rows[i]->t_len,.is_head = (i == 0),.is_last = (i == nrows - 1)
+		};
+
+		memcpy(buffer.memory + buffer.used, &header, sizeof(header));
+		memcpy(buffer.memory + buffer.used + ROW_HEADER_SIZE, rows[i]->t_data, rows[i]->t_len);
+		buffer.used += ROW_HEADER_SIZE + MAXALIGN(rows[i]->t_len);
+		heap_freetuple(rows[i]);
+	}
+	pfree(rows);
+	buffer.events++;
+}
+
+/* Forgets everything from a mark on.  Must not fail: runs in an abort. */
+static void
+cut(const Mark *mark)
+{
+	if (mark->offset >= buffer.spilled)
+		buffer.used = mark->offset - buffer.spilled;
+	else
+	{
+		buffer.spilled = mark->offset;
+		buffer.used = 0;
+	}
+	buffer.events = mark->events;
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId subid,
+				 SubTransactionId parent, void *arg)
+{
+	Mark	   *mark;
+
+	if (buffer.nmarks == 0)
+		return;
+	mark = &buffer.marks[buffer.nmarks - 1];
+	if (mark->subid != subid)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		cut(mark);
+		buffer.nmarks--;
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		if (parent == TopSubTransactionId ||
+			(buffer.nmarks > 1 && buffer.marks[buffer.nmarks - 2].subid == parent))
+			buffer.nmarks--;
+		else
+			mark->subid = parent;
+	}
+}
+
+/* A place in the buffer, for reading it back. */
+typedef struct Cursor
+{
+	int64		file_left;
+	Size		memory_at;
+} Cursor;
+
+static void
+rewind_buffer(Cursor *cursor)
+{
+	cursor->file_left = buffer.spilled;
+	cursor->memory_at = 0;
+	if (buffer.spilled > 0 && BufFileSeek(buffer.file, 0, 0, SEEK_SET) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not rewind spilled events: %m")));
+}
+
+/*
+ * The next row, or false at the end.  A row from the file is copied into the
+ * current memory context; one in memory is used where it is.
+ */
+static bool
+next_row(Cursor *cursor, HeapTuple tuple, RowHeader *header)
+{
+	if (cursor->file_left > 0)
+	{
+		char		raw[ROW_HEADER_SIZE];
+
+		EoBufFileReadExact(buffer.file, raw, ROW_HEADER_SIZE);
+		memcpy(header, raw, sizeof(RowHeader));
+		tuple->t_data = palloc(MAXALIGN(header->length));
+		EoBufFileReadExact(buffer.file, tuple->t_data, MAXALIGN(header->length));
+		cursor->file_left -= ROW_HEADER_SIZE + MAXALIGN(header->length);
+	}
+	else if (cursor->memory_at < buffer.used)
+	{
+		char	   *at = buffer.memory + cursor->memory_at;
+
+		memcpy(header, at, sizeof(RowHeader));
+		tuple->t_data = (HeapTupleHeader) (at + ROW_HEADER_SIZE);
+		cursor->memory_at += ROW_HEADER_SIZE + MAXALIGN(header->length);
+	}
+	else
+		return false;
+	tuple->t_len = header->length;
+	tuple->t_tableOid = InvalidOid;
+	ItemPointerSetInvalid(&tuple->t_self);
+	return true;
+}
+
+/* Appends the only event of a transaction, if it is a single row. */
+static bool
+append_single_row(EoDatabase *db)
+{
+	Cursor		cursor;
+	HeapTupleData row;
+	HeapTuple	pointer = &row;
+	RowHeader	header;
+
+	if (buffer.events != 1 || buffer.spilled > 0)
+		return false;
+	rewind_buffer(&cursor);
+	if (!next_row(&cursor, &row, &header) || !header.is_last)
+		return false;
+	buffer.appended = true;
+	buffer.appended_seq = eo_append(db, &pointer, &header.is_head, 1);
+	return true;
+}
+
+/* Appends the buffer in batches of whole events. */
+static void
+append_batches(EoDatabase *db)
+{
+	MemoryContext context = AllocSetContextCreate(TopTransactionContext, "eo_outbox append",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Cursor		cursor;
+	RowHeader	header;
+	HeapTupleData row;
+	HeapTuple  *rows = NULL;
+	bool	   *heads = NULL;
+	int			nrows = 0;
+	int			maxrows = 0;
+	Size		bytes = 0;
+
+	rewind_buffer(&cursor);
+	while (next_row(&cursor, &row, &header))
+	{
+		if (nrows == maxrows)
+		{
+			maxrows = maxrows ? maxrows * 2 : BATCH_ROWS;
+			rows = rows ? repalloc(rows, sizeof(HeapTuple) * maxrows) : palloc(sizeof(HeapTuple) * maxrows);
+			heads = heads ? repalloc(heads, sizeof(bool) * maxrows) : palloc(sizeof(bool) * maxrows);
+		}
+		rows[nrows] = palloc(sizeof(HeapTupleData));
+		*rows[nrows] = row;
+		heads[nrows++] = header.is_head;
+		bytes += row.t_len;
+		if (!header.is_last || (nrows < BATCH_ROWS && bytes < BATCH_BYTES))
+			continue;
+		buffer.appended = true;
+		buffer.appended_seq = eo_append(db, rows, heads, nrows);
+		MemoryContextReset(context);
+		rows = NULL;
+		heads = NULL;
+		nrows = maxrows = 0;
+		bytes = 0;
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (nrows > 0)
+	{
+		buffer.appended = true;
+		buffer.appended_seq = eo_append(db, rows, heads, nrows);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+static void
+append_to_log(void)
+{
+	EoDatabase *db;
+
+	buffer.appending = true;
+	if (buffer.events == 0)
+		return;
+	db = eo_my_database();
+	if (!append_single_row(db))
+		append_batches(db);
+	if (buffer.file != NULL)
+	{
+		BufFileClose(buffer.file);
+		buffer.file = NULL;
+	}
+}
+
+void
+eo_buffer_walk(EoBufferVisitor visit, void *arg)
+{
+	MemoryContext context;
+	Cursor		cursor;
+	HeapTupleData row;
+	RowHeader	header;
+
+	if (buffer.events == 0)
+		return;
+	context = AllocSetContextCreate(CurrentMemoryContext, "eo_outbox pending",
+									ALLOCSET_DEFAULT_SIZES);
+	rewind_buffer(&cursor);
+	for (int64 i = 0; i < buffer.events; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		EoEvent		event;
+		int			nparts;
+
+		if (!next_row(&cursor, &row, &header))
+			elog(ERROR, "event buffer ends early");
+		nparts = eo_event_deform(&row, get_log_desc(), &event);
+		if (nparts > 0)
+		{
+			struct varlena **parts = palloc(sizeof(struct varlena *) * nparts);
+
+			for (int p = 0; p < nparts; p++)
+			{
+				EoEvent		part;
+
+				if (!next_row(&cursor, &row, &header))
+					elog(ERROR, "event buffer ends early");
+				(void) eo_event_deform(&row, get_log_desc(), &part);
+				parts[p] = part.body;
+			}
+			eo_event_join(&event, parts, nparts);
+		}
+		MemoryContextSwitchTo(old);
+		visit(&event, arg);
+		MemoryContextReset(context);
+	}
+	MemoryContextDelete(context);
+}
+
+/* Empties the buffer at the end of a transaction; must not fail. */
+static void
+reset_buffer(void)
+{
+	char	   *memory = buffer.memory;
+	Size		size = buffer.size;
+
+	if (size > KEEP_MEMORY)
+	{
+		pfree(memory);
+		memory = NULL;
+		size = 0;
+	}
+	memset(&buffer, 0, sizeof(buffer));
+	buffer.memory = memory;
+	buffer.size = size;
+}
+
+/* The transaction is over and has left the ProcArray. */
+static void
+after_end(bool committed)
+{
+	EoDatabase *db;
+
+	if (committed && buffer.appended)
+		session_last_seq = buffer.appended_seq;
+	if (buffer.appended)
+		eo_relay_wake(eo_my_database());
+	if (committed && buffer.config_changed)
+	{
+		db = eo_database_slot(MyDatabaseId, false);
+		if (db != NULL)
+			eo_relay_config_changed(db);
+	}
+	if (committed && buffer.request_relay)
+		eo_relay_request(MyDatabaseId);
+	reset_buffer();
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			append_to_log();
+			break;
+		case XACT_EVENT_COMMIT:
+			after_end(true);
+			break;
+		case XACT_EVENT_ABORT:
+			after_end(false);
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (buffer.events > 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot prepare a transaction that has enqueued events"),
+						 errhint("Commit it in one phase; the events would hold up all later ones until COMMIT PREPARED.")));
+			break;
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			break;
+	}
+}
+
+int64
+eo_buffer_last_seq(void)
+{
+	return session_last_seq;
+}
+
+void
+eo_request_relay_at_commit(void)
+{
+	(void) eo_my_database();
+	buffer.request_relay = true;
+}
+
+void
+eo_config_changed_at_commit(void)
+{
+	(void) eo_my_database();
+	buffer.config_changed = true;
+}
+
+void
+eo_buffer_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}

@@ -1,0 +1,34 @@
+/*
+ * event_buffer.h
+ *
+ * The events that the current transaction has enqueued.
+ */
+#ifndef EO_EVENT_BUFFER_H
+#define EO_EVENT_BUFFER_H
+
+#include "store/event.h"
+
+/*
+ * Adds an event to the transaction.  Copies it.  The caller has validated it
+ * and checked privileges.
+ */
+extern void eo_buffer_add(const EoEvent *event);
+
+/*
+ * Calls `visit` for each buffered event in order, in a memory context that is
+ * reset after each.
+ */
+typedef void (*EoBufferVisitor) (const EoEvent *event, void *arg);
+extern void eo_buffer_walk(EoBufferVisitor visit, void *arg);
+
+/* The last seq that this session's latest commit appended; 0: none. */
+extern int64 eo_buffer_last_seq(void);
+
+/* At commit, asks the launcher for a relay, or tells the relay to reload. */
+extern void eo_request_relay_at_commit(void);
+extern void eo_config_changed_at_commit(void);
+
+/* Called once, by _PG_init. */
+extern void eo_buffer_init(void);
+
+#endif							/* EO_EVENT_BUFFER_H */
