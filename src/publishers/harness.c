@@ -491,7 +491,9 @@ publisher_main(const PublisherOps *ops)
 	static Harness harness;
 	Harness    *h = &harness;
 
+	/* A gone peer or a full disk is an error to handle, not a way to die. */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	h->pub.ops = ops;
 	channel_init(&h->channel, STDIN_FILENO);
 	ring_init(&h->ring);

@@ -26,7 +26,8 @@
  *		nack:retry[,REASON]			fail with the reason, exit with status 1
  *		stall			never settle it; everything else goes on
  *		hold			settle it at the next FLUSH or STOP
- *		busy			do not take it, nor read anything more
+ *		busy[:N]		do not take it, nor read anything more; at the N-th
+ *						attempt take it after all
  *		hang			do nothing at all any more, not even notice the end
  *		slow:MS			done after so many milliseconds
  *
@@ -92,7 +93,7 @@ typedef struct StubState
 	Step		steps[MAX_STEPS];
 	int			count;
 	int64_t		events;
-	int64_t		last_seq;
+	int64_t		busy;			/* how often an event was not taken in a row */
 	bool		log;
 	uint64_t   *held;			/* tokens of `hold` */
 	size_t		held_count;
@@ -449,11 +450,13 @@ stub_publish(Publisher *pub, const EoEventMessage *event, uint64_t token)
 	state->events++;
 	step = find_step(state, event);
 	word = step ? step->word : "ack";
-	if (strcmp(word, "busy") == 0)
+	if (strcmp(word, "busy") == 0 &&
+		(*step->argument == '\0' || ++state->busy < atoll(step->argument)))
 	{
 		state->events--;
 		return PUBLISH_BUSY;
 	}
+	state->busy = 0;
 	if (state->log)
 		log_event(pub, event);
 

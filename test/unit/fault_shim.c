@@ -1,0 +1,56 @@
+/*
+ * fault_shim.c
+ *
+ * Preloaded into a publisher: lets one call on its file fail.
+ *
+ *		SHIM_SYNC=N			the N-th fdatasync() fails with EIO
+ *		SHIM_WRITE=N		the N-th write() stores half of its bytes, and the
+ *							one after it fails with ENOSPC
+ *
+ * Calls before READY count as well.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int
+wanted(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value ? atoi(value) : -1;
+}
+
+int
+fdatasync(int fd)
+{
+	static int	calls;
+
+	if (++calls == wanted("SHIM_SYNC"))
+	{
+		errno = EIO;
+		return -1;
+	}
+	return (int) syscall(SYS_fdatasync, fd);
+}
+
+ssize_t
+write(int fd, const void *data, size_t len)
+{
+	static int	calls;
+
+	if (fd > 2)
+	{
+		calls++;
+		if (calls == wanted("SHIM_WRITE"))
+			len = (len + 1) / 2;
+		else if (calls == wanted("SHIM_WRITE") + 1)
+		{
+			errno = ENOSPC;
+			return -1;
+		}
+	}
+	return (ssize_t) syscall(SYS_write, fd, data, len);
+}
