@@ -25,9 +25,9 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard $(addsuffix /*.c, \
 	src src/wire src/store src/txn src/api src/relay))))
 
 # In the order of execution; each may use what stands above it.
-SQL_FRAGMENTS = $(wildcard $(addprefix src/sql/, \
-	schema.sql types.sql log.sql produce.sql subscribe.sql foreign.sql \
-	monitoring.sql grants.sql install.sql))
+SQL_FRAGMENTS = $(addprefix src/sql/, \
+	schema.sql types.sql log.sql foreign.sql produce.sql subscribe.sql \
+	monitoring.sql grants.sql install.sql)
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
