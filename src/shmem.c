@@ -107,6 +107,8 @@ init_shared(void)
 			pg_atomic_init_u32(&db->segments[s].generation, 0);
 		}
 		pg_atomic_init_u64(&db->ended, 0);
+		pg_atomic_init_u32(&db->waiters, 0);
+		ConditionVariableInit(&db->events_ended);
 		pg_atomic_init_u32(&db->relay_sleeping, 0);
 		pg_atomic_init_u32(&db->config_generation, 0);
 		pg_atomic_init_u32(&db->stall_xid, 0);
@@ -242,6 +244,8 @@ eo_relay_wake(EoDatabase *db)
 	 * that we have ended.
 	 */
 	pg_atomic_fetch_add_u64(&db->ended, 1);
+	if (pg_atomic_read_u32(&db->waiters) != 0)
+		ConditionVariableBroadcast(&db->events_ended);
 	if (pg_atomic_read_u32(&db->relay_sleeping) != 0)
 	{
 		Latch	   *latch = db->relay_latch;

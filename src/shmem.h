@@ -75,6 +75,8 @@ typedef struct EoDatabase
 
 	/* transactions with events that have ended, committed or not */
 	pg_atomic_uint64 ended;
+	pg_atomic_uint32 waiters;	/* backends in eo.fetch() */
+	ConditionVariable events_ended; /* broadcast with ended, for them */
 
 	/* ---- the relay ---- */
 	pid_t		relay_pid;		/* [L] 0: none */

@@ -100,6 +100,15 @@ eo_configuration_scalar(const JsonbValue *value)
 	}
 }
 
+long
+eo_configuration_interval_ms(const Interval *interval)
+{
+	double		ms = (double) interval->time / 1000.0 +
+		((double) interval->day + (double) interval->month * 30.0) * 86400000.0;
+
+	return ms <= 0 ? 0 : ms > (double) INT_MAX ? INT_MAX : (long) ms;
+}
+
 void
 eo_configuration_check_seq(EoDatabase *db, int64 seq)
 {

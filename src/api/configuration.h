@@ -8,6 +8,7 @@
 
 #include "shmem.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 #include "wire/options.h"
 
 /* An ERROR that names the option and lists the right ones, unless it is good. */
@@ -16,6 +17,9 @@ extern void eo_configuration_check_option(const EoBrokerKind *kind, EoOptionPlac
 
 /* A JSON scalar as text, palloc'd. */
 extern char *eo_configuration_scalar(const JsonbValue *value);
+
+/* Milliseconds of an interval, from 0 to what a wait can take. */
+extern long eo_configuration_interval_ms(const Interval *interval);
 
 /* An ERROR unless the log still holds what follows seq. */
 extern void eo_configuration_check_seq(EoDatabase *db, int64 seq);

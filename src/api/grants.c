@@ -37,6 +37,7 @@ static const char *const operator_grants[] = {
 	"GRANT EXECUTE ON FUNCTION eo.seek TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.adopt TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.retry_dead_letter TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.fetch, eo.ack TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.wait_published TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.subscription_status, eo.segment_status, eo.log_status TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.event_payload, eo.event_body TO %s",

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "api/configuration.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -213,16 +214,6 @@ subscription_id(text *name)
 	return id;
 }
 
-/* Milliseconds of an interval, as far as a wait can be. */
-static long
-interval_ms(Interval *interval)
-{
-	double		ms = (double) interval->time / 1000.0 +
-		((double) interval->day + (double) interval->month * 30.0) * 86400000.0;
-
-	return ms <= 0 ? 0 : ms > (double) INT_MAX ? INT_MAX : (long) ms;
-}
-
 /*
  * eo.wait_published(subscription text, seq bigint, timeout interval)
  * RETURNS boolean
@@ -235,7 +226,7 @@ eo_outbox_wait_published(PG_FUNCTION_ARGS)
 {
 	int32		id = subscription_id(PG_GETARG_TEXT_PP(0));
 	int64		seq = PG_GETARG_INT64(1);
-	long		timeout = interval_ms(PG_GETARG_INTERVAL_P(2));
+	long		timeout = eo_configuration_interval_ms(PG_GETARG_INTERVAL_P(2));
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
 	EoSubscriptionSlot *slot = eo_subscription_slot(MyDatabaseId, id, true);
 	bool		published;

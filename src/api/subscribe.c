@@ -11,6 +11,7 @@
 
 #include "access/xact.h"
 #include "api/configuration.h"
+#include "api/pull.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -139,6 +140,10 @@ check_options(const EoBrokerKind *kind, Jsonb *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("options of a subscription must be a JSON object")));
+	if (kind == NULL && JB_ROOT_COUNT(options) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a subscription without a server takes no options")));
 	it = JsonbIteratorInit(&options->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
@@ -214,6 +219,13 @@ insert_subscription(const char *name, Datum topics, const char *server,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("subscription \"%s\" already exists", name),
 				 errhint("Drop it with eo.unsubscribe() first, or choose another name.")));
+	/* The relay makes the cursor of the others, when it takes them up. */
+	if (server == NULL &&
+		SPI_execute_with_args("INSERT INTO eo.cursor (subscription, seq, published_seq)"
+							  " SELECT id, start_seq, 0 FROM eo.subscription"
+							  " WHERE name OPERATOR(pg_catalog.=) $1",
+							  1, types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not store the cursor");
 	SPI_finish();
 	eo_leave_owner(&scope);
 }
@@ -241,17 +253,16 @@ eo_outbox_subscribe(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("name, topics, options and start of a subscription must not be null")));
 	}
-	if (!PG_ARGISNULL(3) || PG_ARGISNULL(2))
+	if (!PG_ARGISNULL(3))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a subscription needs a server"),
-				 errdetail("SQL handlers and pull subscriptions are not available in this version."),
-				 errhint("Name one: eo.subscribe(..., server => '...').")));
+				 errmsg("SQL handlers are not available in this version"),
+				 errhint("Name a server, or neither, and read the events with eo.fetch().")));
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	check_subscription_name(name);
 	check_topics(PG_GETARG_ARRAYTYPE_P(1));
-	server = pstrdup(NameStr(*PG_GETARG_NAME(2)));
-	kind = check_server(server);
+	server = PG_ARGISNULL(2) ? NULL : pstrdup(NameStr(*PG_GETARG_NAME(2)));
+	kind = server ? check_server(server) : NULL;
 	options = PG_GETARG_JSONB_P(4);
 	check_options(kind, options);
 	db = ready_log();
@@ -312,6 +323,26 @@ eo_outbox_resume(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Whether a subscription has no server; false where there is none. */
+static bool
+is_pull(text *name)
+{
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {PointerGetDatum(name)};
+	EoOwnerScope scope;
+	bool		pull;
+
+	eo_enter_owner(&scope);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT FROM eo.subscription WHERE name OPERATOR(pg_catalog.=) $1 AND server IS NULL",
+							  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look up the subscription");
+	pull = SPI_processed > 0;
+	SPI_finish();
+	eo_leave_owner(&scope);
+	return pull;
+}
+
 /* eo.seek(name text, seq bigint) RETURNS void */
 Datum
 eo_outbox_seek(PG_FUNCTION_ARGS)
@@ -319,6 +350,11 @@ eo_outbox_seek(PG_FUNCTION_ARGS)
 	int64		seq = PG_GETARG_INT64(1);
 
 	eo_configuration_check_seq(ready_log(), seq);
+	if (is_pull(PG_GETARG_TEXT_PP(0)))
+	{
+		eo_pull_seek(PG_GETARG_TEXT_PP(0), seq);
+		PG_RETURN_VOID();
+	}
 	change_subscription("UPDATE eo.subscription SET seek_seq = $2, seek_number = seek_number OPERATOR(pg_catalog.+) 1"
 						" WHERE name OPERATOR(pg_catalog.=) $1",
 						PG_GETARG_TEXT_PP(0), seq);
@@ -410,6 +446,11 @@ eo_outbox_configuration_changed(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_installed(PG_FUNCTION_ARGS)
 {
+	EoDatabase *db = eo_my_database();
+
+	/* What shared memory knows may be of an extension that was dropped. */
+	pg_atomic_write_u32(&db->log_ready, 0);
+	pg_atomic_write_u64(&db->floor_seq, 0);
 	eo_request_relay_at_commit();
 	PG_RETURN_VOID();
 }

@@ -42,6 +42,20 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_retry_dead_letter';
 COMMENT ON FUNCTION eo.retry_dead_letter(text, bigint) IS 'sends a dead letter, or all of them, again; returns how many';
 
+CREATE FUNCTION eo.fetch(
+	subscription text,
+	max_events integer DEFAULT 100,
+	wait interval DEFAULT '0'
+) RETURNS SETOF eo.event
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'eo_outbox_fetch';
+COMMENT ON FUNCTION eo.fetch(text, integer, interval) IS 'the next events of a subscription without a server; waits for the first if asked';
+
+CREATE FUNCTION eo.ack(subscription text, seq bigint) RETURNS void
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'eo_outbox_ack';
+COMMENT ON FUNCTION eo.ack(text, bigint) IS 'marks what eo.fetch() returned as done up to a seq, in this transaction';
+
 CREATE FUNCTION eo.configuration_changed() RETURNS trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eo_outbox_configuration_changed';
 COMMENT ON FUNCTION eo.configuration_changed() IS 'tells the relay at commit';
