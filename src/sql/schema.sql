@@ -31,6 +31,7 @@ CREATE TABLE eo.subscription (
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 COMMENT ON TABLE eo.subscription IS 'named readers of the log, as configured';
+COMMENT ON SEQUENCE eo.subscription_id_seq IS 'numbers of subscriptions';
 
 CREATE TABLE eo.cursor (
 	subscription integer PRIMARY KEY,
