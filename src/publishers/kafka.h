@@ -93,6 +93,7 @@ struct KafkaState
 	/* The pending list */
 	KafkaEntry *head;
 	KafkaEntry *tail;
+	KafkaEntry *free_entries;
 	size_t		count;
 	size_t		bytes;
 

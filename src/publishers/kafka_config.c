@@ -131,8 +131,6 @@ apply_option(KafkaState *state, const char *name, char *value)
 		set_property(state, "sasl.username", value);
 	else if (strcmp(name, "password") == 0)
 		set_property(state, "sasl.password", value);
-	else if (strcmp(name, "guarantee") == 0)
-		state->exactly_once = strcmp(value, "exactly_once") == 0;
 	else if (strcmp(name, "topic_prefix") == 0)
 	{
 		free(state->topic_prefix);
@@ -180,6 +178,17 @@ apply_options(KafkaState *state, const EoPairs *options, EoOptionPlace place)
 	}
 }
 
+static bool
+wants_exactly_once(const EoConfigMessage *config)
+{
+	EoBytes		guarantee = eo_pairs_get(&config->subscription_options, "guarantee");
+
+	if (guarantee.data == NULL)
+		guarantee = eo_pairs_get(&config->server_options, "guarantee");
+	return guarantee.data && guarantee.len == strlen("exactly_once") &&
+		memcmp(guarantee.data, "exactly_once", guarantee.len) == 0;
+}
+
 /* Fills the configuration part of a state that is all zeros. */
 void
 kafka_configure(KafkaState *state, const EoConfigMessage *config)
@@ -196,7 +205,10 @@ kafka_configure(KafkaState *state, const EoConfigMessage *config)
 	sprintf(state->identity, "%s%.*s", KAFKA_ID_PREFIX,
 			(int) config->identity.len, config->identity.data);
 
+	state->exactly_once = wants_exactly_once(config);
 	set_properties(state, defaults);
+	if (state->exactly_once)
+		set_properties(state, defaults_exactly_once);
 	/* Secrets first: from then on they are kept out of what is said. */
 	apply_options(state, &config->secrets, EO_OPTION_USER_MAPPING);
 	apply_options(state, &config->server_options, EO_OPTION_SERVER);

@@ -28,8 +28,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A transaction ends when the input runs dry, or at one of these. */
-#define TXN_MAX_EVENTS		10000
+/*
+ * A transaction ends when the input runs dry, or at one of these.  Its end
+ * costs some tens of milliseconds, in which nothing can be sent: so a large one
+ * first waits a moment for more.
+ */
+#define TXN_MAX_EVENTS		50000
+#define TXN_LARGE_EVENTS	500
+#define TXN_LARGE_WAIT_MS	3
 #define TXN_MAX_BYTES		((size_t) 64 * 1024 * 1024)
 #define TXN_MAX_MS			500
 
@@ -677,11 +683,11 @@ kafka_txn_publish(KafkaState *state, KafkaTopic *topic, const EoEventMessage *ev
 
 /* Whether the relay has sent more: then the transaction may grow. */
 static bool
-input_waits(void)
+input_waits(int ms)
 {
 	struct pollfd fd = {STDIN_FILENO, POLLIN, 0};
 
-	return poll(&fd, 1, 0) == 1 && (fd.revents & POLLIN);
+	return poll(&fd, 1, ms) == 1 && (fd.revents & POLLIN);
 }
 
 void
@@ -692,7 +698,9 @@ kafka_txn_poll(KafkaState *state)
 		rewind_list(state, 0);
 	else if (state->count > 0)
 	{
-		if (!input_waits() || kafka_now_ms() - state->txn_start >= TXN_MAX_MS)
+		int			wait = state->count >= TXN_LARGE_EVENTS ? TXN_LARGE_WAIT_MS : 0;
+
+		if (!input_waits(wait) || kafka_now_ms() - state->txn_start >= TXN_MAX_MS)
 			kafka_txn_commit(state);
 	}
 	else if (state->broken || state->disturbed)
