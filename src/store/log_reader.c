@@ -25,7 +25,13 @@
  *	  order until it is truncated.  It is read by repeated scans, each of which
  *	  takes the rows with the lowest seqs that are left.
  *
- * 5. The reader leaves a segment only if it was no longer active before the
+ * 5. A commit that was cancelled while it waited for a synchronous standby, or
+ *	  that a crash interrupted there, is visible although no standby has it.
+ *	  A subscription may ask to wait: then the reader looks first, notes how
+ *	  far the WAL goes, and returns what it saw once the standbys have flushed
+ *	  that.
+ *
+ * 6. The reader leaves a segment only if it was no longer active before the
  *	  reader looked for its end, since an append may move on at any moment.
  */
 #include "postgres.h"
@@ -37,6 +43,9 @@
 #include "access/xlog.h"
 #include "compat.h"
 #include "miscadmin.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
 #include "settings.h"
 #include "storage/bufmgr.h"
 #include "storage/procarray.h"
@@ -58,6 +67,11 @@ struct EoLogReader
 	Oid			filenode;
 	uint32		generation;
 	BlockNumber block;
+
+	/* With limits->standbys: */
+	int64		confirmed_seq;	/* everything up to here is on the standbys */
+	int64		awaited_seq;	/* and up to here, once they have ... */
+	XLogRecPtr	awaited_lsn;	/* ... flushed this; Invalid: nothing awaited */
 };
 
 typedef enum RowState
@@ -113,6 +127,8 @@ eo_log_reader_seek(EoLogReader *reader, int64 after_seq)
 {
 	reader->after_seq = after_seq;
 	reader->segment = -1;
+	reader->confirmed_seq = 0;
+	reader->awaited_lsn = InvalidXLogRecPtr;
 }
 
 void
@@ -530,8 +546,23 @@ segments_to_read(EoDatabase *db, int64 after_seq, int *indexes)
 	return n;
 }
 
-bool
-eo_log_reader_next(EoLogReader *reader, const EoReadLimits *limits, EoReadResult *result)
+/* How far the synchronous standbys have flushed; all of it if there are none. */
+static XLogRecPtr
+standbys_flushed_to(void)
+{
+	XLogRecPtr	lsn;
+
+	if (SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0' || max_wal_senders == 0)
+		return PG_UINT64_MAX;
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	lsn = WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH];
+	LWLockRelease(SyncRepLock);
+	return lsn;
+}
+
+/* Reads on from after_seq, whatever the standbys have. */
+static bool
+read_batch(EoLogReader *reader, const EoReadLimits *limits, EoReadResult *result)
 {
 	const EoCatalog *catalog = eo_catalog();
 	EoDatabase *db = reader->db;
@@ -567,4 +598,52 @@ eo_log_reader_next(EoLogReader *reader, const EoReadLimits *limits, EoReadResult
 	if (result->nevents > 0 && !EO_MUTANT(no_flush))
 		XLogFlush(state.flush_to);
 	return true;
+}
+
+/* The same, but only what the synchronous standbys have on disk. */
+static bool
+read_confirmed_batch(EoLogReader *reader, const EoReadLimits *limits, EoReadResult *result)
+{
+	int64		after_seq = reader->after_seq;
+	EoReadLimits confirmed = *limits;
+
+	if (reader->awaited_lsn != InvalidXLogRecPtr &&
+		standbys_flushed_to() >= reader->awaited_lsn)
+	{
+		reader->confirmed_seq = reader->awaited_seq;
+		reader->awaited_lsn = InvalidXLogRecPtr;
+	}
+	if (after_seq >= reader->confirmed_seq)
+	{
+		if (reader->awaited_lsn == InvalidXLogRecPtr)
+		{
+			if (!read_batch(reader, limits, result))
+				return false;
+			reader->awaited_seq = result->through_seq;
+			reader->awaited_lsn = GetFlushRecPtr(NULL);
+			if (result->nevents == 0 || standbys_flushed_to() >= reader->awaited_lsn)
+			{
+				reader->confirmed_seq = reader->awaited_seq;
+				reader->awaited_lsn = InvalidXLogRecPtr;
+				return true;
+			}
+			reader->after_seq = after_seq;
+			reader->segment = -1;
+		}
+		memset(result, 0, sizeof(*result));
+		result->through_seq = after_seq;
+		result->at_tail = true;
+		result->awaits_standbys = true;
+		return true;
+	}
+	if (confirmed.through_seq == 0 || confirmed.through_seq > reader->confirmed_seq)
+		confirmed.through_seq = reader->confirmed_seq;
+	return read_batch(reader, &confirmed, result);
+}
+
+bool
+eo_log_reader_next(EoLogReader *reader, const EoReadLimits *limits, EoReadResult *result)
+{
+	return limits->standbys ? read_confirmed_batch(reader, limits, result) :
+		read_batch(reader, limits, result);
 }

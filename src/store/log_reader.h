@@ -21,6 +21,8 @@ typedef struct EoReadLimits
 	EoTopicFilter wants;		/* NULL: every topic */
 	void	   *wants_arg;
 	int64		through_seq;	/* do not read beyond it; 0: no bound */
+	bool		standbys;		/* only what the synchronous standbys, if there
+								 * are any, have on disk */
 } EoReadLimits;
 
 typedef struct EoReadResult
@@ -40,6 +42,12 @@ typedef struct EoReadResult
 	/* At a stall: the transaction that the next row belongs to. */
 	TransactionId stalled_on;	/* InvalidTransactionId: no stall */
 	int64		stalled_seq;
+
+	/*
+	 * There may be more, which a synchronous standby has not confirmed yet.
+	 * Nobody is woken when it does: try again after a moment.
+	 */
+	bool		awaits_standbys;
 
 	/* Bytes of the log beyond what was read, by pages. */
 	int64		bytes_behind;
