@@ -16,7 +16,8 @@
  *		offsets GROUP				one JSON object per partition
  *		produce-txn ID TOPIC N		commits N messages as transactional id ID
  *		dump TOPIC ISOLATION		one JSON object per record, to the end of
- *									each partition as it was at the start
+ *									each partition as it was at the start; waits
+ *									for transactions that are ending
  *		ends TOPIC ISOLATION		one JSON object: end offset per partition
  */
 import java.io.BufferedWriter;
@@ -262,6 +263,34 @@ public class KafkaTool
 		}
 	}
 
+	/* How long a dump waits for open transactions to end */
+	static final int STABLE_SECONDS = 30;
+
+	/*
+	 * A transaction is committed a moment before its messages can be read, and a
+	 * publisher that was killed leaves one open: waits until all that is there
+	 * now is readable, and returns the ends.
+	 */
+	static Map<TopicPartition, Long> stableEnds(KafkaConsumer<byte[], byte[]> reader,
+		List<TopicPartition> partitions) throws Exception
+	{
+		long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(STABLE_SECONDS);
+		Map<TopicPartition, Long> highest;
+
+		try (KafkaConsumer<byte[], byte[]> other = consumer("read_uncommitted"))
+		{
+			highest = other.endOffsets(partitions);
+		}
+		while (true)
+		{
+			Map<TopicPartition, Long> ends = reader.endOffsets(partitions);
+
+			if (System.nanoTime() > deadline || partitions.stream().allMatch(
+				p -> ends.get(p) >= highest.get(p)))
+				return ends;
+		}
+	}
+
 	/*
 	 * With read_committed the end of a partition is its last stable offset.
 	 * position() passes over control records and aborted batches, so reaching
@@ -276,7 +305,7 @@ public class KafkaTool
 			consumer.assign(partitions);
 			consumer.seekToBeginning(partitions);
 
-			Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
+			Map<TopicPartition, Long> ends = stableEnds(consumer, partitions);
 
 			while (true)
 			{
