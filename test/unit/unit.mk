@@ -6,7 +6,7 @@
 #
 # All is built with sanitizers, so that reading beyond a message ends a test.
 
-ifeq ($(publisher_objects),)
+ifndef PUBLISHERS
 include src/publishers/publishers.mk
 endif
 
