@@ -68,6 +68,7 @@ init_database_slot(EoDatabase *db)
 	pg_atomic_write_u32(&db->relay_sleeping, 0);
 	pg_atomic_write_u32(&db->config_generation, 0);
 	db->relay_wanted = false;
+	db->relay_failed = false;
 	db->holds = 0;
 	pg_atomic_write_u32(&db->stall_xid, 0);
 	pg_atomic_write_u64(&db->stall_seq, 0);

@@ -86,6 +86,7 @@ typedef struct EoDatabase
 	pg_atomic_uint32 config_generation; /* bumped when subscriptions, servers
 										 * or user mappings changed */
 	bool		relay_wanted;	/* [L] the launcher should start one */
+	bool		relay_failed;	/* [L] the last one ended with an error */
 	int			holds;			/* [L] DROP DATABASE and the like under way:
 								 * no relay may run */
 	ConditionVariable relay_changed;	/* relay started or ended */

@@ -1,0 +1,40 @@
+/*
+ * relay.h
+ *
+ * The background worker of one database that feeds its subscriptions.
+ */
+#ifndef EO_RELAY_H
+#define EO_RELAY_H
+
+#include "shmem.h"
+
+/* Entry point of the background worker; the argument is the database's OID. */
+extern PGDLLEXPORT void eo_relay_main(Datum arg);
+
+/* What the files of src/relay share; of this process. */
+typedef struct EoRelay
+{
+	EoDatabase *db;
+	MemoryContext context;		/* lives as long as the process */
+	MemoryContext scratch;		/* reset in every turn of the loop; current
+								 * outside of transactions */
+	char	   *home;			/* what subscriptions of this database have */
+	struct EoSubscription *subscriptions;	/* a list, by next */
+	bool		child_ended;	/* some publisher has, as of this turn */
+	bool		fds_changed;	/* the wait event set has to be made anew */
+	bool		truncate_due;	/* a durable cursor may have moved */
+	bool		wrote;			/* table statistics have to be reported */
+} EoRelay;
+
+extern EoRelay eo_relay;
+
+/*
+ * Writes the epoch in force down, to be on disk when the caller's transaction
+ * has committed.  With SPI connected or not.
+ */
+extern void eo_relay_record_lineage(void);
+
+/* The extension is gone: ends the process, with status 0. */
+extern void eo_relay_leave(void) pg_attribute_noreturn();
+
+#endif							/* EO_RELAY_H */
