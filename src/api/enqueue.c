@@ -125,6 +125,15 @@ check_header_name(const char *name, int len)
 	}
 }
 
+/* With the other limits, it makes that all but the payload fits one row. */
+static void
+check_headers_size(Jsonb *headers)
+{
+	if (VARSIZE(headers) > HEADERS_MAX)
+		refuse_headers(psprintf("It takes %d bytes, the limit is %d.",
+								(int) VARSIZE(headers), HEADERS_MAX));
+}
+
 static void
 check_headers(Jsonb *headers)
 {
@@ -134,9 +143,7 @@ check_headers(Jsonb *headers)
 
 	if (!JB_ROOT_IS_OBJECT(headers))
 		refuse_headers("The value is not an object.");
-	if (VARSIZE(headers) > HEADERS_MAX)
-		refuse_headers(psprintf("It takes %d bytes, the limit is %d.",
-								(int) VARSIZE(headers), HEADERS_MAX));
+	check_headers_size(headers);
 	it = JsonbIteratorInit(&headers->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
@@ -182,6 +189,7 @@ static struct varlena *
 merge_headers(Jsonb *own)
 {
 	Jsonb	   *setting = get_setting_headers();
+	Jsonb	   *both;
 
 	if (own != NULL)
 		check_headers(own);
@@ -191,9 +199,10 @@ merge_headers(Jsonb *own)
 
 		return only == NULL || JB_ROOT_COUNT(only) == 0 ? NULL : (struct varlena *) only;
 	}
-	return (struct varlena *) DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
-																 JsonbPGetDatum(setting),
-																 JsonbPGetDatum(own)));
+	both = DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(setting),
+											  JsonbPGetDatum(own)));
+	check_headers_size(both);
+	return (struct varlena *) both;
 }
 
 static void

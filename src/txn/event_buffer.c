@@ -367,11 +367,13 @@ append_to_log(void)
 	EoDatabase *db;
 
 	buffer.appending = true;
-	if (buffer.events == 0)
-		return;
-	db = eo_my_database();
-	if (!append_single_row(db))
-		append_batches(db);
+	if (buffer.events > 0)
+	{
+		db = eo_my_database();
+		if (!append_single_row(db))
+			append_batches(db);
+	}
+	/* there may be a file with nothing left in it, after a rollback */
 	if (buffer.file != NULL)
 	{
 		BufFileClose(buffer.file);
