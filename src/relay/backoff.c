@@ -3,7 +3,6 @@
  *
  * When to try again, and when to give up.
  */
-#define _GNU_SOURCE
 #include "relay/backoff.h"
 
 #include <time.h>

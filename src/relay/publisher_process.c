@@ -17,7 +17,6 @@
  * It is in a session of its own, because PostgreSQL signals whole process
  * groups, and first in line when memory runs out.
  */
-#define _GNU_SOURCE
 #include "postgres.h"
 
 #include <errno.h>

@@ -291,6 +291,22 @@ run_command(PlannedStmt *statement, const char *text, bool read_only_tree,
 }
 
 static void
+run_on_hold(const Oid dboid, PlannedStmt *statement, const char *text,
+			bool read_only_tree, ProcessUtilityContext context,
+			ParamListInfo params, QueryEnvironment *environment,
+			DestReceiver *dest, QueryCompletion *completion)
+{
+	PG_ENSURE_ERROR_CLEANUP(release_hold, ObjectIdGetDatum(dboid));
+	{
+		stop_relay(dboid);
+		run_command(statement, text, read_only_tree, context, params,
+					environment, dest, completion);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(release_hold, ObjectIdGetDatum(dboid));
+	release_hold(0, ObjectIdGetDatum(dboid));
+}
+
+static void
 process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *environment, DestReceiver *dest,
@@ -304,30 +320,15 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 		config_changed |= changes_configuration(statement->utilityStmt);
 		dboid = database_of_command(statement->utilityStmt, &command);
 	}
-	if (!OidIsValid(dboid))
-	{
-		run_command(statement, text, read_only_tree, context, params,
-					environment, dest, completion);
-		return;
-	}
-
-	/* It would fail anyway: do not stop anything for it. */
-	if (command != NULL)
+	/* It would fail there anyway: do not stop anything for it. */
+	if (OidIsValid(dboid) && command != NULL)
 		PreventInTransactionBlock(context == PROCESS_UTILITY_TOPLEVEL, command);
-	if (!take_hold(dboid))
-	{
+	if (OidIsValid(dboid) && take_hold(dboid))
+		run_on_hold(dboid, statement, text, read_only_tree, context, params,
+					environment, dest, completion);
+	else
 		run_command(statement, text, read_only_tree, context, params,
 					environment, dest, completion);
-		return;
-	}
-	PG_ENSURE_ERROR_CLEANUP(release_hold, ObjectIdGetDatum(dboid));
-	{
-		stop_relay(dboid);
-		run_command(statement, text, read_only_tree, context, params,
-					environment, dest, completion);
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(release_hold, ObjectIdGetDatum(dboid));
-	release_hold(0, ObjectIdGetDatum(dboid));
 }
 
 void
