@@ -51,7 +51,7 @@
 #include "storage/procarray.h"
 #include "store/append.h"
 #include "store/catalog.h"
-#include "store/log_reader.h"
+#include "store/log_rows.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -73,44 +73,6 @@ struct EoLogReader
 	int64		awaited_seq;	/* and up to here, once they have ... */
 	XLogRecPtr	awaited_lsn;	/* ... flushed this; Invalid: nothing awaited */
 };
-
-typedef enum RowState
-{
-	ROW_COMMITTED,
-	ROW_ABORTED,
-	ROW_IN_PROGRESS
-} RowState;
-
-/* A row that was judged; the tuple is copied only if it is wanted. */
-typedef struct Row
-{
-	int64		seq;
-	int			part;			/* as in EO_COL_PART */
-	RowState	state;
-	TransactionId xid;			/* of a row in progress */
-	HeapTuple	tuple;			/* NULL: not wanted */
-} Row;
-
-/* One call of eo_log_reader_next(). */
-typedef struct ReadState
-{
-	EoLogReader *reader;
-	const EoReadLimits *limits;
-	EoReadResult *result;
-	TupleDesc	desc;
-	Row		   *rows;			/* of the page, or scan, at hand */
-	int			nrows;
-	int			maxrows;
-	XLogRecPtr	flush_to;
-	TransactionId last_xmin;	/* whose commit LSN is in flush_to already */
-	int			maxevents;
-	Size		bytes;
-	bool		stopped;		/* stall, limit or bound reached */
-	EoEvent    *joining;		/* a head row whose parts are being collected */
-	struct varlena **parts;
-	int			nparts;
-	int			parts_due;
-} ReadState;
 
 EoLogReader *
 eo_log_reader_create(EoDatabase *db, int64 after_seq)
@@ -135,224 +97,6 @@ void
 eo_log_reader_free(EoLogReader *reader)
 {
 	pfree(reader);
-}
-
-/*
- * Judges a row, and notes how far the WAL must be flushed if it is taken.
- * Caller holds a share lock on the buffer.
- */
-static RowState
-judge_row(ReadState *state, HeapTuple tuple, Buffer buffer, TransactionId *xid)
-{
-	SnapshotData dirty;
-	bool		visible;
-	TransactionId xmin;
-
-	InitDirtySnapshot(dirty);
-	visible = HeapTupleSatisfiesVisibility(tuple, &dirty, buffer);
-	if (TransactionIdIsValid(dirty.xmin))
-	{
-		*xid = dirty.xmin;
-		return EO_MUTANT(no_stop) ? ROW_ABORTED : ROW_IN_PROGRESS;
-	}
-	if (!visible)
-		return ROW_ABORTED;
-
-	/*
-	 * Of a frozen row the commit's LSN is not known any more, but the page's
-	 * lies behind it: freezing is logged later than the commit.
-	 */
-	xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
-	if (HeapTupleHeaderXminFrozen(tuple->t_data))
-		state->flush_to = Max(state->flush_to, BufferGetLSNAtomic(buffer));
-	else if (xmin != state->last_xmin)
-	{
-		state->flush_to = Max(state->flush_to, TransactionIdGetCommitLSN(xmin));
-		state->last_xmin = xmin;
-	}
-	return ROW_COMMITTED;
-}
-
-static bool
-topic_wanted(ReadState *state, HeapTuple tuple)
-{
-	bool		isnull;
-	Datum		topic;
-
-	if (state->limits->wants == NULL)
-		return true;
-	topic = heap_getattr(tuple, EO_COL_TOPIC, state->desc, &isnull);
-	return state->limits->wants(VARDATA_ANY(DatumGetPointer(topic)),
-								VARSIZE_ANY_EXHDR(DatumGetPointer(topic)),
-								state->limits->wants_arg);
-}
-
-static Row *
-add_row(ReadState *state)
-{
-	if (state->nrows == state->maxrows)
-	{
-		state->maxrows = state->maxrows ? state->maxrows * 2 : MaxHeapTuplesPerPage;
-		state->rows = state->rows ?
-			repalloc_huge(state->rows, sizeof(Row) * state->maxrows) :
-			palloc(sizeof(Row) * state->maxrows);
-	}
-	return &state->rows[state->nrows++];
-}
-
-/*
- * Collects the rows of a page with a seq above `above` and at most `upto`.
- * Continuation rows (topic '') are taken whenever their head may be.
- */
-static void
-collect_page(ReadState *state, Relation rel, BlockNumber block, int64 above, int64 upto)
-{
-	Buffer		buffer = ReadBuffer(rel, block);
-	Page		page;
-
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	for (OffsetNumber off = FirstOffsetNumber;
-		 !PageIsNew(page) && off <= PageGetMaxOffsetNumber(page); off++)
-	{
-		ItemId		item = PageGetItemId(page, off);
-		HeapTupleData tuple;
-		Row		   *row;
-		bool		isnull;
-		int64		seq;
-
-		if (!ItemIdIsNormal(item))
-			continue;
-		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-		tuple.t_len = ItemIdGetLength(item);
-		tuple.t_tableOid = RelationGetRelid(rel);
-		ItemPointerSet(&tuple.t_self, block, off);
-		seq = eo_event_row_seq(&tuple);
-		if (seq <= above || seq > upto)
-			continue;
-
-		row = add_row(state);
-		row->seq = seq;
-		row->part = DatumGetInt16(heap_getattr(&tuple, EO_COL_PART, state->desc, &isnull));
-		row->xid = InvalidTransactionId;
-		row->state = judge_row(state, &tuple, buffer, &row->xid);
-		row->tuple = NULL;
-		if (row->state == ROW_COMMITTED && (row->part > 0 || topic_wanted(state, &tuple)))
-			row->tuple = heap_copytuple(&tuple);
-	}
-	UnlockReleaseBuffer(buffer);
-}
-
-static int
-compare_rows(const void *a, const void *b)
-{
-	const Row  *left = a;
-	const Row  *right = b;
-
-	if (left->seq != right->seq)
-		return left->seq < right->seq ? -1 : 1;
-	/* a head (0 or below) before its parts */
-	return left->part - right->part;
-}
-
-static EoEvent *
-add_event(ReadState *state)
-{
-	EoReadResult *result = state->result;
-
-	if (result->nevents == state->maxevents)
-	{
-		state->maxevents = state->maxevents ? state->maxevents * 2 : 64;
-		result->events = result->events ?
-			repalloc_huge(result->events, sizeof(EoEvent) * state->maxevents) :
-			palloc(sizeof(EoEvent) * state->maxevents);
-	}
-	return &result->events[result->nevents++];
-}
-
-/* Takes one committed, wanted row. */
-static void
-take_row(ReadState *state, Row *row)
-{
-	EoEvent		event;
-	int			due = eo_event_deform(row->tuple, state->desc, &event);
-
-	state->bytes += event.size;
-	if (due >= 0)
-	{
-		EoEvent    *slot = add_event(state);
-
-		*slot = event;
-		if (due > 0)
-		{
-			state->joining = slot;
-			state->parts = palloc_extended(sizeof(struct varlena *) * due, MCXT_ALLOC_HUGE);
-			state->nparts = 0;
-			state->parts_due = due;
-		}
-		return;
-	}
-
-	/* a continuation, of the event at hand or of one that nobody wants */
-	if (state->joining == NULL || state->joining->seq != event.seq)
-		return;
-	state->joining->size += event.size;
-	state->parts[state->nparts++] = event.body;
-	if (state->nparts == state->parts_due)
-	{
-		eo_event_join(state->joining, state->parts, state->nparts);
-		pfree(state->parts);
-		state->joining = NULL;
-	}
-}
-
-/*
- * Goes through the collected rows in seq order.  Stops in front of a row in
- * progress, or of an event for which there is no more room.
- */
-static void
-take_rows(ReadState *state)
-{
-	const EoReadLimits *limits = state->limits;
-	EoReadResult *result = state->result;
-
-	for (int i = 1; i < state->nrows; i++)
-	{
-		if (compare_rows(&state->rows[i - 1], &state->rows[i]) > 0)
-		{
-			qsort(state->rows, state->nrows, sizeof(Row), compare_rows);
-			break;
-		}
-	}
-	for (int i = 0; i < state->nrows && !state->stopped; i++)
-	{
-		Row		   *row = &state->rows[i];
-
-		if (row->state == ROW_IN_PROGRESS)
-		{
-			result->stalled_on = row->xid;
-			result->stalled_seq = row->seq;
-			result->at_tail = true;
-			state->stopped = true;
-			break;
-		}
-		if (limits->through_seq != 0 && row->seq > limits->through_seq)
-		{
-			state->stopped = true;
-			break;
-		}
-		if (row->part <= 0 &&
-			(result->nevents >= limits->events || state->bytes >= limits->bytes))
-		{
-			state->stopped = true;
-			break;
-		}
-		if (row->tuple != NULL)
-			take_row(state, row);
-		if (row->seq > result->through_seq)
-			result->through_seq = row->seq;
-	}
-	state->nrows = 0;
 }
 
 /*
@@ -417,20 +161,20 @@ rewritten_bound(Relation rel, BlockNumber nblocks, int64 above)
 
 /* Reads on in a segment whose rows may stand in any order. */
 static void
-read_rewritten(ReadState *state, Relation rel, BlockNumber nblocks)
+read_rewritten(EoLogReader *reader, EoRowBatch *batch, Relation rel, BlockNumber nblocks)
 {
-	int64		above = Max(state->reader->after_seq, state->result->through_seq);
+	int64		above = Max(reader->after_seq, batch->result->through_seq);
 
-	while (!state->stopped)
+	while (!batch->stopped)
 	{
 		int64		bound = rewritten_bound(rel, nblocks, above);
 
 		for (BlockNumber block = 0; block < nblocks; block++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			collect_page(state, rel, block, above, bound);
+			eo_rows_collect(batch, rel, block, above, bound);
 		}
-		take_rows(state);
+		eo_rows_take(batch);
 		if (bound == PG_INT64_MAX)
 			break;
 		above = bound;
@@ -438,23 +182,21 @@ read_rewritten(ReadState *state, Relation rel, BlockNumber nblocks)
 }
 
 static void
-read_ordered(ReadState *state, Relation rel, BlockNumber nblocks)
+read_ordered(EoLogReader *reader, EoRowBatch *batch, Relation rel, BlockNumber nblocks)
 {
-	EoLogReader *reader = state->reader;
-
 	for (BlockNumber block = reader->block; block < nblocks; block++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		collect_page(state, rel, block, reader->after_seq, PG_INT64_MAX);
-		take_rows(state);
+		eo_rows_collect(batch, rel, block, reader->after_seq, PG_INT64_MAX);
+		eo_rows_take(batch);
 
 		/*
 		 * Come back to this page next time: it may get more rows.  While an
 		 * event is being put together, come back to where it began.
 		 */
-		if (state->joining == NULL)
+		if (batch->joining == NULL)
 			reader->block = block;
-		if (state->stopped)
+		if (batch->stopped)
 			break;
 	}
 }
@@ -495,22 +237,21 @@ open_segment(EoLogReader *reader, Oid relid, int index, BlockNumber *nblocks)
  * Reads one segment.  Returns false if the extension is gone.
  */
 static bool
-read_segment(ReadState *state, const EoCatalog *catalog, int index)
+read_segment(EoLogReader *reader, EoRowBatch *batch, const EoCatalog *catalog, int index)
 {
-	EoLogReader *reader = state->reader;
 	EoSegment  *segment = &reader->db->segments[index];
 	BlockNumber nblocks;
 	Relation	rel = open_segment(reader, catalog->log[index], index, &nblocks);
 
 	if (rel == NULL)
 		return false;
-	state->desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	batch->desc = CreateTupleDescCopy(RelationGetDescr(rel));
 	if (reader->filenode == pg_atomic_read_u32(&segment->native_filenode))
-		read_ordered(state, rel, nblocks);
+		read_ordered(reader, batch, rel, nblocks);
 	else
-		read_rewritten(state, rel, nblocks);
+		read_rewritten(reader, batch, rel, nblocks);
 	if (nblocks > reader->block)
-		state->result->bytes_behind += (int64) (nblocks - reader->block - 1) * BLCKSZ;
+		batch->result->bytes_behind += (int64) (nblocks - reader->block - 1) * BLCKSZ;
 	relation_close(rel, AccessShareLock);
 	return true;
 }
@@ -566,7 +307,7 @@ read_batch(EoLogReader *reader, const EoReadLimits *limits, EoReadResult *result
 {
 	const EoCatalog *catalog = eo_catalog();
 	EoDatabase *db = reader->db;
-	ReadState	state = {.reader = reader,.limits = limits,.result = result};
+	EoRowBatch	batch = {.limits = limits,.result = result};
 	int			indexes[EO_SEGMENTS];
 	int			nsegments;
 
@@ -580,23 +321,23 @@ read_batch(EoLogReader *reader, const EoReadLimits *limits, EoReadResult *result
 	{
 		BlockNumber tail = db->segments[indexes[i]].tail_block;
 
-		if (!state.stopped)
+		if (!batch.stopped)
 		{
-			if (!read_segment(&state, catalog, indexes[i]))
+			if (!read_segment(reader, &batch, catalog, indexes[i]))
 				return false;
 		}
 		else if (tail != InvalidBlockNumber)
 			result->bytes_behind += ((int64) tail + 1) * BLCKSZ;
 	}
-	if (state.joining != NULL)
+	if (batch.joining != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("event " INT64_FORMAT " of the log is incomplete", state.joining->seq)));
-	if (!state.stopped)
+				 errmsg("event " INT64_FORMAT " of the log is incomplete", batch.joining->seq)));
+	if (!batch.stopped)
 		result->at_tail = true;
 	reader->after_seq = result->through_seq;
 	if (result->nevents > 0 && !EO_MUTANT(no_flush))
-		XLogFlush(state.flush_to);
+		XLogFlush(batch.flush_to);
 	return true;
 }
 
