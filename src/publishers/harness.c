@@ -257,6 +257,10 @@ send_log(Harness *h, EoLogLevel level, const char *text)
 
 	eo_encode_log(&w, &m);
 	channel_commit(&h->channel, &w);
+
+	/* open() may take long, and the loop that sends is not running yet. */
+	if (!h->configured)
+		channel_send(&h->channel);
 }
 
 void

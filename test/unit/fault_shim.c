@@ -4,6 +4,7 @@
  * Preloaded into a publisher: lets one call on its file fail.
  *
  *		SHIM_SYNC=N			the N-th fdatasync() fails with EIO
+ *		SHIM_FSYNC=N		the N-th fsync() fails with EIO
  *		SHIM_WRITE=N		the N-th write() stores half of its bytes, and the
  *							one after it fails with ENOSPC
  *
@@ -21,6 +22,19 @@ wanted(const char *name)
 	const char *value = getenv(name);
 
 	return value ? atoi(value) : -1;
+}
+
+int
+fsync(int fd)
+{
+	static int	calls;
+
+	if (++calls == wanted("SHIM_FSYNC"))
+	{
+		errno = EIO;
+		return -1;
+	}
+	return (int) syscall(SYS_fsync, fd);
 }
 
 int

@@ -193,10 +193,13 @@ def test_zeros():
     ends = [i + 1 for i, c in enumerate(content) if c == 10]
     for zeroed in (content + bytes(100_000), content + bytes(10) + b"\n",
                    content[:ends[3] - 20] + bytes(20),
-                   content[:ends[3]] + bytes(50) + content[ends[2]:]):
+                   content[:ends[3]] + bytes(50) + content[ends[2]:],
+                   content[:ends[2] - 90] + bytes(80) + content[ends[2] - 10:]):
         with open(path, "wb") as file:
             file.write(zeroed)
         expected = 3 if zeroed[ends[3] - 1] == 0 else 4
+        if bytes(1) in zeroed[:ends[2]]:
+            expected = 2
         assert position(path) == expected
         assert sequences(path) == list(range(1, expected + 1))
 
@@ -400,6 +403,18 @@ def test_failing_disk():
                 assert publish(path, acked + 1, 5)["last_seq"] == acked
             assert sequences(path) == [1, 2, 3, 4, 5]
         assert failures >= 4, failures
+
+
+def test_start_is_durable():
+    """what the file holds at the start is made durable before it is claimed"""
+    path = new_path()
+    environment = dict(os.environ, LD_PRELOAD=SHIM)
+    assert "could not sync directory" in refusal(
+        path, executable=PLAIN_FILE, env=dict(environment, SHIM_FSYNC="1"))
+    publish(path, 1, 2)
+    assert "cannot be made durable" in refusal(
+        path, executable=PLAIN_FILE, env=dict(environment, SHIM_SYNC="1"))
+    assert position(path) == 2
 
 
 def test_full_disk():
