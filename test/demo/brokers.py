@@ -15,6 +15,24 @@ KAFKA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
                      "brokers", "kafka", "kafka")
 
 
+class Tail:
+    """The complete lines that were added to a file since the last look."""
+
+    def __init__(self, path):
+        self.path = path
+        self.offset = 0
+
+    def lines(self):
+        if not os.path.exists(self.path):
+            return []
+        with open(self.path, "rb") as f:
+            f.seek(self.offset)
+            data = f.read()
+        end = data.rfind(b"\n") + 1
+        self.offset += end
+        return data[:end].splitlines()
+
+
 class File:
     title = "a file of JSON lines"
     wrapper = "eo_file"
@@ -22,7 +40,7 @@ class File:
 
     def __init__(self, directory):
         self.path = os.path.join(directory, "events.jsonl")
-        self.offset = 0
+        self.tail = Tail(self.path)
         self.options = "path '%s'" % self.path
 
     def start(self):
@@ -32,26 +50,20 @@ class File:
         pass
 
     @staticmethod
-    def arrival(line):
+    def parse(line):
+        """An Arrival, and the event's payload."""
         event = json.loads(line)
         return Arrival("file", event["id"], event["topic"], event["partitionkey"],
-                       event["data"]["n"], int(event["sequence"]), event["position"]), \
-            event["data"]
+                       event["data"]["n"], int(event["sequence"]),
+                       event["position"]), event["data"]
 
     def news(self):
         """What has arrived since the last call."""
-        if not os.path.exists(self.path):
-            return []
-        with open(self.path, "rb") as f:
-            f.seek(self.offset)
-            data = f.read()
-        end = data.rfind(b"\n") + 1
-        self.offset += end
-        return [self.arrival(line) for line in data[:end].splitlines()]
+        return [self.parse(line) for line in self.tail.lines()]
 
     def read_back(self):
-        self.offset = 0
-        return [arrival for arrival, data in self.news()]
+        """All that has arrived."""
+        return [self.parse(line)[0] for line in Tail(self.path).lines()]
 
     def sample(self):
         with open(self.path) as f:
@@ -59,12 +71,14 @@ class File:
 
 
 class Kafka:
+    """Read by Kafka's own Java client, which knows nothing of the publisher."""
     title = "Apache Kafka, exactly once"
     wrapper = "eo_kafka"
     subscription_options = '{"guarantee": "exactly_once"}'
 
     def __init__(self, directory):
         self.directory = os.path.join(directory, "kafka")
+        self.follower = None
         self.first = None
 
     def start(self):
@@ -73,31 +87,42 @@ class Kafka:
         self.options = "brokers '%s'" % out.strip()
         for topic in TOPICS:
             self.tool("create", topic, "3")
+        path = os.path.join(self.directory, "followed")
+        with open(path, "w") as followed:
+            self.follower = subprocess.Popen(self.command("follow", *TOPICS),
+                                             stdin=subprocess.DEVNULL, stdout=followed)
+        self.tail = Tail(path)
 
     def stop(self):
+        if self.follower:
+            self.follower.kill()
+            self.follower.wait()
         subprocess.run([KAFKA, "stop", self.directory], check=True)
 
+    def command(self, *arguments):
+        return [KAFKA, "tool", self.directory, *arguments]
+
     def tool(self, *arguments):
-        return subprocess.run([KAFKA, "tool", self.directory, *arguments], check=True,
-                              text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE).stdout
+        return subprocess.run(self.command(*arguments), check=True, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
+
+    @staticmethod
+    def parse(line):
+        record = json.loads(line)
+        headers = dict(record["headers"])
+        data = json.loads(record["value"])
+        return Arrival((headers["ce_topic"], record["partition"]), headers["ce_id"],
+                       headers["ce_topic"], record["key"], data["n"],
+                       int(headers["ce_sequence"]), int(headers["ce_position"])), data
 
     def news(self):
-        return []
+        return [self.parse(line) for line in self.tail.lines()]
 
     def read_back(self):
-        """By Kafka's own Java client, which knows nothing of the publisher."""
-        arrived = []
-        for topic in TOPICS:
-            for line in self.tool("dump", topic, "read_committed").splitlines():
-                self.first = self.first or line
-                record = json.loads(line)
-                headers = dict(record["headers"])
-                arrived.append(Arrival(
-                    (topic, record["partition"]), headers["ce_id"], topic, record["key"],
-                    json.loads(record["value"])["n"], int(headers["ce_sequence"]),
-                    int(headers["ce_position"])))
-        return arrived
+        lines = [line for topic in TOPICS
+                 for line in self.tool("dump", topic, "read_committed").splitlines()]
+        self.first = lines[0] if lines else ""
+        return [self.parse(line)[0] for line in lines]
 
     def sample(self):
         return self.first

@@ -26,6 +26,8 @@ from screen import Screen  # noqa: E402
 RATE = 300              # transactions per second
 SCRIPTS = ("order.pgbench@7", "refused.pgbench@2", "no_gift.pgbench@1")
 DRAIN = "60s"
+START_SECONDS = 60
+POLL_SECONDS = 0.25
 
 
 class Load:
@@ -61,6 +63,15 @@ class Load:
             sys.exit("pgbench failed: %s\n%s" % (out, "\n".join(self.errors[:5])))
 
 
+def wait_ready(cluster):
+    """Until the publisher has told what the broker has."""
+    deadline = time.monotonic() + START_SECONDS
+    while subscription(cluster)["state"] not in ("catching up", "streaming"):
+        if time.monotonic() > deadline:
+            sys.exit("the publisher did not start: %s" % subscription(cluster))
+        time.sleep(POLL_SECONDS)
+
+
 def subscription(cluster):
     return cluster.rows("SELECT * FROM eo.subscriptions WHERE name = 'demo'")[0]
 
@@ -74,6 +85,7 @@ def set_up(cluster, broker):
                     % (broker.wrapper, broker.options))
     cluster.execute("SELECT eo.subscribe('demo', '{*}', server => 'demo', options => '%s')"
                     % broker.subscription_options)
+    wait_ready(cluster)
 
 
 class Show:
@@ -91,7 +103,7 @@ class Show:
         undone = self.load.undone[self.undone_shown:]
         self.undone_shown += len(undone)
         left = ["#%-6d %-8s %-13s %s" % (a.seq, a.topic, a.key, data["text"])
-                for a, data in news[-3:]]
+                for a, data in news[-2:]]
         right = ["order %d: %s (%d event%s)"
                  % (u["order"], u["why"], len(u["events"]), "s"[:len(u["events"]) > 1])
                  for u in undone[-1:]]
@@ -107,7 +119,7 @@ class Show:
 
 
 def live(screen, cluster, broker, load, seconds):
-    """Shows the load; kills the publisher in its middle.  Returns the two pids."""
+    """Shows the load; kills the publisher in its middle.  Returns its pid."""
     show = Show(screen, cluster, broker, load)
     started = time.monotonic()
     killed = successor = None
@@ -116,7 +128,7 @@ def live(screen, cluster, broker, load, seconds):
     next_summary = 1.0
     while load.running():
         try:
-            load.process.wait(0.25)
+            load.process.wait(POLL_SECONDS)
         except subprocess.TimeoutExpired:
             pass
         show.tick()
@@ -129,13 +141,14 @@ def live(screen, cluster, broker, load, seconds):
             killed = state["publisher_pid"]
             if killed:
                 os.kill(killed, signal.SIGKILL)
-                screen.banner("kill -9 %d, the publisher" % killed)
+                screen.banner("kill -9 %d, the publisher, with %d events on their way"
+                              % (killed, state["in_flight"]))
         elif killed and not successor and state["publisher_pid"] not in (None, killed):
             successor = state["publisher_pid"]
             screen.banner("publisher %d has taken over" % successor)
     load.finish()
     show.tick()
-    return killed, successor
+    return killed
 
 
 def prove(screen, cluster, broker, load, killed):
@@ -188,7 +201,7 @@ def main():
         screen.title("The shop is open: %d s, %d transactions/s from 4 clients; "
                      "events go to %s" % (options.seconds, RATE, broker.title))
         load = Load(cluster, options.seconds)
-        killed, _ = live(screen, cluster, broker, load, options.seconds)
+        killed = live(screen, cluster, broker, load, options.seconds)
         good = prove(screen, cluster, broker, load, killed)
         screen.title("SELECT * FROM eo.subscriptions")
         cluster.psql("--expanded", "--command", "SELECT * FROM eo.subscriptions")

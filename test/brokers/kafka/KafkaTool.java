@@ -18,6 +18,7 @@
  *		dump TOPIC ISOLATION		one JSON object per record, to the end of
  *									each partition as it was at the start; waits
  *									for transactions that are ending
+ *		follow TOPIC...				committed records as they come, until killed
  *		ends TOPIC ISOLATION		one JSON object: end offset per partition
  */
 import java.io.BufferedWriter;
@@ -99,6 +100,9 @@ public class KafkaTool
 		{
 			case "dump":
 				dump(args.get(0), args.get(1));
+				return;
+			case "follow":
+				follow(args);
 				return;
 			case "ends":
 				ends(args.get(0), args.get(1));
@@ -323,6 +327,25 @@ public class KafkaTool
 					if (record.offset() < ends.get(
 						new TopicPartition(topic, record.partition())))
 						print(record);
+			}
+		}
+	}
+
+	static void follow(List<String> topics) throws Exception
+	{
+		try (KafkaConsumer<byte[], byte[]> consumer = consumer("read_committed"))
+		{
+			List<TopicPartition> partitions = new ArrayList<>();
+
+			for (String topic : topics)
+				partitions.addAll(partitions(consumer, topic));
+			consumer.assign(partitions);
+			consumer.seekToBeginning(partitions);
+			while (true)
+			{
+				for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofSeconds(1)))
+					print(record);
+				out.flush();
 			}
 		}
 	}
