@@ -160,9 +160,12 @@ eo_progress_note(EoSubscription *sub)
 		sub->write_at = due;
 }
 
-void
+bool
 eo_progress_step(EoSubscription *sub)
 {
-	if (sub->write_at <= eo_clock_ms())
-		eo_progress_write(sub);
+	bool		holds_up_reading = sub->flush_write;
+
+	if (sub->write_at > eo_clock_ms() || !eo_progress_write(sub))
+		return false;
+	return holds_up_reading;
 }

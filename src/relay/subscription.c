@@ -172,7 +172,7 @@ eo_subscription_serve(EoSubscription *sub, uint64 ended)
 	/* A failure shows by the end of file, which is read in its turn. */
 	if (eo_channel_pending(&sub->process.channel) > 0)
 		(void) eo_channel_send(&sub->process.channel);
-	eo_progress_step(sub);
+	more |= eo_progress_step(sub);
 	eo_subscription_report(sub);
 	return more;
 }

@@ -229,8 +229,8 @@ extern void eo_progress_note(EoSubscription *sub);
 /* Everything up to here is published, and will not be sent again. */
 extern int64 eo_progress_published(EoSubscription *sub);
 
-/* Writes if it is due. */
-extern void eo_progress_step(EoSubscription *sub);
+/* Writes if it is due; true if reading the log had to wait for that. */
+extern bool eo_progress_step(EoSubscription *sub);
 
 /* Writes now; returns false if that has to be tried again. */
 extern bool eo_progress_write(EoSubscription *sub);
