@@ -103,7 +103,7 @@ class Show:
         undone = self.load.undone[self.undone_shown:]
         self.undone_shown += len(undone)
         left = ["#%-6d %-8s %-13s %s" % (a.seq, a.topic, a.key, data["text"])
-                for a, data in news[-2:]]
+                for a, data in sorted(news, key=lambda n: n[0].seq)[-2:]]
         right = ["order %d: %s (%d event%s)"
                  % (u["order"], u["why"], len(u["events"]), "s"[:len(u["events"]) > 1])
                  for u in undone[-1:]]
