@@ -203,6 +203,17 @@ eo_my_database(void)
 	return my_database;
 }
 
+/* Caller holds eo_shared->lock. */
+static void
+free_subscriptions(Oid dboid)
+{
+	for (int i = 0; i < eo_shared->nsubscriptions; i++)
+	{
+		if (eo_shared->subscriptions[i].dboid == dboid)
+			eo_shared->subscriptions[i].dboid = InvalidOid;
+	}
+}
+
 void
 eo_database_slot_free(Oid dboid)
 {
@@ -212,12 +223,18 @@ eo_database_slot_free(Oid dboid)
 	db = find_database(dboid);
 	if (db != NULL)
 		init_database_slot(db);
-	for (int i = 0; i < eo_shared->nsubscriptions; i++)
-	{
-		if (eo_shared->subscriptions[i].dboid == dboid)
-			eo_shared->subscriptions[i].dboid = InvalidOid;
-	}
+	free_subscriptions(dboid);
 	LWLockRelease(eo_shared->lock);
+}
+
+void
+eo_database_forget_log(EoDatabase *db)
+{
+	LWLockAcquire(eo_shared->lock, LW_EXCLUSIVE);
+	free_subscriptions(db->dboid);
+	LWLockRelease(eo_shared->lock);
+	pg_atomic_write_u64(&db->floor_seq, 0);
+	pg_atomic_write_u32(&db->log_ready, 0);
 }
 
 void

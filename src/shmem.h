@@ -165,6 +165,12 @@ extern EoDatabase *eo_database_slot(Oid dboid, bool create);
 extern EoDatabase *eo_my_database(void);	/* of MyDatabaseId, created */
 extern void eo_database_slot_free(Oid dboid);	/* the database is gone */
 
+/*
+ * CREATE EXTENSION: what is known may be of an extension that was dropped, and
+ * is to be read anew.
+ */
+extern void eo_database_forget_log(EoDatabase *db);
+
 /* Asks the launcher for a relay in a database; safe after commit. */
 extern void eo_relay_request(Oid dboid);
 

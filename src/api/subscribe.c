@@ -446,11 +446,7 @@ eo_outbox_configuration_changed(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_installed(PG_FUNCTION_ARGS)
 {
-	EoDatabase *db = eo_my_database();
-
-	/* What shared memory knows may be of an extension that was dropped. */
-	pg_atomic_write_u32(&db->log_ready, 0);
-	pg_atomic_write_u64(&db->floor_seq, 0);
+	eo_database_forget_log(eo_my_database());
 	eo_request_relay_at_commit();
 	PG_RETURN_VOID();
 }
