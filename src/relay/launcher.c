@@ -378,8 +378,9 @@ eo_launcher_main(Datum arg)
 		int64		next;
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
+		/* With status 0 it would not be started again after pg_terminate_backend */
 		if (ProcDiePending)
-			proc_exit(0);
+			proc_exit(1);
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
