@@ -162,13 +162,22 @@ sub run_one
 	return { passed => $passed, failed => $failed, skipped => $skipped };
 }
 
-# What went wrong, the end of what the program printed, and of the newest logs.
+# What went wrong, each with what the program said next; the end of its output,
+# and of the newest logs.
 sub show_failure
 {
 	my ($dir, $bad, $output) = @_;
-	my @tail = @$output > 60 ? @$output[ -60 .. -1 ] : @$output;
+	my %is_bad = map { $_ => 1 } @$bad;
+	my @tail = @$output > 30 ? @$output[ -30 .. -1 ] : @$output;
+	my $context = 0;
 
-	print "      | $_\n" foreach map { s/\n/\n      | /gr } @$bad;
+	print "      | $_\n" foreach map { s/\n/\n      | /gr } grep { !/^not ok/ } @$bad;
+	foreach my $line (@$output)
+	{
+		$context = 0 if $line =~ /^(not )?ok\b/;
+		$context = 20 if $is_bad{$line};
+		print "      | $line\n" if $context-- > 0;
+	}
 	print "      the end of its output ($dir/output):\n";
 	print "      | $_\n" foreach @tail;
 	foreach my $log (sort { -M $a <=> -M $b } glob("$dir/log/*.log $dir/tmp_check/log/*.log"))
