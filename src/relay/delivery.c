@@ -33,6 +33,9 @@
 /* A stall is looked at again after that, though its end should wake us. */
 #define STALL_CHECK_MS	1000
 
+/* Nobody tells that a synchronous standby has flushed: look that often. */
+#define STANDBY_CHECK_MS	10
+
 #define TIME_OFFSET \
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
@@ -396,7 +399,7 @@ note_stall(EoDatabase *db, EoSubscription *sub, const EoReadResult *result)
 		sub->stall_check = eo_clock_ms() + STALL_CHECK_MS;
 		return;
 	}
-	sub->stall_check = EO_NEVER;
+	sub->stall_check = result->awaits_standbys ? eo_clock_ms() + STANDBY_CHECK_MS : EO_NEVER;
 	if (pg_atomic_read_u32(&db->stall_xid) != 0 &&
 		(result->at_tail || result->through_seq >= (int64) pg_atomic_read_u64(&db->stall_seq)))
 		pg_atomic_write_u32(&db->stall_xid, 0);
@@ -433,6 +436,7 @@ read_batch(EoSubscription *sub, uint64 ended)
 	limits.bytes = (Size) eo_batch_bytes * 1024;
 	limits.wants = sub->all_topics ? NULL : eo_topic_filter;
 	limits.wants_arg = sub->topics;
+	limits.standbys = sub->target->synchronous_standbys;
 
 	eo_relay_begin(false);
 	if (!eo_log_reader_next(sub->reader, &limits, &result))

@@ -77,6 +77,8 @@ take_relay_option(EoTarget *target, const char *name, const char *value)
 {
 	if (strcmp(name, "max_in_flight") == 0)
 		target->max_in_flight = atoi(value);
+	else if (strcmp(name, "synchronous_standbys") == 0)
+		target->synchronous_standbys = strcmp(value, "true") == 0;
 	else if (strcmp(name, "ack_timeout") == 0)
 		target->ack_timeout = atoi(value);
 	else if (strcmp(name, "max_restarts") == 0)

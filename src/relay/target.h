@@ -17,6 +17,7 @@ typedef struct EoTarget
 	EoPairs		secrets;
 	EoPairs		subscription_options;
 	int			max_in_flight;
+	bool		synchronous_standbys;	/* publish only what they have on disk */
 	int			ack_timeout;	/* ms */
 	int			max_restarts;	/* in ... */
 	int64		restart_window; /* ... ms */

@@ -35,6 +35,7 @@
 
 /* What every subscription takes, whatever its broker; the relay reads them. */
 #define RELAY_OPTIONS \
+	BOOL("synchronous_standbys", SUBSCR), \
 	INT("max_in_flight", SUBSCR, 1, 100000), \
 	INT("ack_timeout", SUBSCR, 100, INT_MAX),		/* ms */ \
 	INT("max_restarts", SUBSCR, 0, INT_MAX), \
