@@ -8,7 +8,11 @@ CREATE TEMP VIEW member AS
 	FROM pg_depend AS d, pg_extension AS e,
 		pg_identify_object(d.classid, d.objid, d.objsubid) AS i
 	WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
-		AND d.deptype = 'e' AND e.extname = 'eo_outbox';
+		AND d.deptype = 'e' AND e.extname = 'eo_outbox'
+		-- the types that come with relations, which 17 counts as members
+		AND NOT EXISTS (SELECT FROM pg_type AS t LEFT JOIN pg_class AS c ON c.oid = t.typrelid
+			WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid
+				AND (t.typcategory = 'A' OR c.relkind <> 'c'));
 
 SELECT count(*) > 0 AS has_members FROM member;
 
