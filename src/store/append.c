@@ -29,7 +29,9 @@
 #include "postgres.h"
 
 #include "access/heapam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_extension.h"
@@ -45,8 +47,10 @@
 #include "store/event.h"
 #include "store/lineage.h"
 #include "store/segments.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 /* Rows handed to heap_multi_insert at once. */
@@ -85,6 +89,45 @@ eo_append_unlock(void)
 	LockRelease(&tag, ExclusiveLock, false);
 }
 
+/* The highest value of a bigint column of one of the extension's tables. */
+static int64
+highest_seq(const char *table, const char *column)
+{
+	Oid			relid = get_relname_relid(table, eo_catalog_required()->schema);
+	AttrNumber	attnum = get_attnum(relid, column);
+	Relation	rel = table_open(relid, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	HeapTuple	tuple;
+	int64		highest = 0;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, attnum, RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			highest = Max(highest, DatumGetInt64(value));
+	}
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return highest;
+}
+
+/*
+ * The highest seq that a subscription has passed.  VACUUM may have removed the
+ * aborted rows up to there, but an event that got such a number would never be
+ * read.
+ */
+static int64
+remembered_seq(void)
+{
+	return Max(highest_seq("cursor", "seq"),
+			   Max(highest_seq("subscription", "start_seq"),
+				   highest_seq("subscription", "seek_seq")));
+}
+
 void
 eo_log_prepare(EoDatabase *db)
 {
@@ -97,6 +140,7 @@ eo_log_prepare(EoDatabase *db)
 
 		eo_lineage_load(db);
 		last_seq = Max(last_seq, (int64) pg_atomic_read_u64(&db->floor_seq));
+		last_seq = Max(last_seq, remembered_seq());
 		pg_atomic_write_u64(&db->last_seq, last_seq);
 		pg_write_barrier();
 		pg_atomic_write_u32(&db->log_ready, 1);
