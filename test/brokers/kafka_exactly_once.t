@@ -11,7 +11,7 @@ from rig import Broker, Tap, driver  # noqa: E402
 
 tap = Tap()
 SEED = int(os.environ.get("EO_SEED") or random.SystemRandom().randrange(1 << 32))
-KILLS = int(os.environ.get("EO_KILLS") or 25)
+KILLS = int(os.environ.get("EO_KILLS") or 15)
 EXACTLY_ONCE = {"guarantee": "exactly_once"}
 
 
