@@ -153,22 +153,24 @@ eo_log_prepare(EoDatabase *db)
  * append lock.
  */
 static bool
-segment_is_full(EoSegment *segment, BlockNumber nblocks)
+segment_is_full(EoSegment *segment, BlockNumber nblocks, TimestampTz now)
 {
 	TimestampTz first = (TimestampTz) pg_atomic_read_u64(&segment->first_append);
 
 	if ((uint64) nblocks * BLCKSZ >= (uint64) eo_segment_size * 1024 * 1024)
 		return true;
 	return eo_segment_age > 0 && first != 0 &&
-		TimestampDifferenceExceeds(first, GetCurrentTimestamp(), eo_segment_age * 1000L);
+		TimestampDifferenceExceeds(first, now, eo_segment_age * 1000L);
 }
 
 /*
  * Opens the active segment and takes the append lock, moving on to the next
  * segment first if that is due and it is free.
+ *
+ * *nblocks is the segment's size, which stays while the lock is held.
  */
 static Relation
-open_active_segment(EoDatabase *db, EoSegment **segment)
+open_active_segment(EoDatabase *db, EoSegment **segment, TimestampTz now, BlockNumber *nblocks)
 {
 	const EoCatalog *catalog = eo_catalog_required();
 
@@ -182,7 +184,8 @@ open_active_segment(EoDatabase *db, EoSegment **segment)
 		*segment = &db->segments[active];
 		if (active == pg_atomic_read_u32(&db->active_segment))
 		{
-			if (!segment_is_full(*segment, RelationGetNumberOfBlocks(rel)) ||
+			*nblocks = RelationGetNumberOfBlocks(rel);
+			if (!segment_is_full(*segment, *nblocks, now) ||
 				pg_atomic_read_u64(&db->segments[next].first_seq) != 0)
 				return rel;
 			pg_atomic_write_u32(&db->active_segment, next);
@@ -198,13 +201,12 @@ open_active_segment(EoDatabase *db, EoSegment **segment)
  * truncated the segment, or somebody rewrote it.
  */
 static void
-notice_rewritten(EoSegment *segment, Relation rel)
+notice_rewritten(EoSegment *segment, Relation rel, BlockNumber nblocks)
 {
 	Oid			filenode = EoRelationFileNumber(rel);
 
 	if (segment->filenode != filenode ||
-		(segment->tail_block != InvalidBlockNumber &&
-		 segment->tail_block >= RelationGetNumberOfBlocks(rel)))
+		(segment->tail_block != InvalidBlockNumber && segment->tail_block >= nblocks))
 	{
 		segment->filenode = filenode;
 		pg_atomic_fetch_add_u32(&segment->generation, 1);
@@ -212,10 +214,8 @@ notice_rewritten(EoSegment *segment, Relation rel)
 }
 
 static void
-note_append(EoDatabase *db, EoSegment *segment, int64 first_seq, int64 last_seq)
+note_append(EoDatabase *db, EoSegment *segment, int64 first_seq, int64 last_seq, TimestampTz now)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	if (pg_atomic_read_u64(&segment->first_seq) == 0)
 	{
 		pg_atomic_write_u64(&segment->first_append, (uint64) now);
@@ -264,6 +264,8 @@ int64
 eo_append(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples)
 {
 	CommandId	cid = GetCurrentCommandId(true);
+	TimestampTz now = GetCurrentTimestamp();
+	BlockNumber nblocks;
 	EoSegment  *segment;
 	Relation	rel;
 	int64		first_seq;
@@ -271,11 +273,11 @@ eo_append(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples)
 
 	(void) GetCurrentTransactionId();
 	eo_log_prepare(db);
-	rel = open_active_segment(db, &segment);
+	rel = open_active_segment(db, &segment, now, &nblocks);
 	if (append_slots == NULL && ntuples > 1)
 		make_append_slots(rel);
 
-	notice_rewritten(segment, rel);
+	notice_rewritten(segment, rel, nblocks);
 	seq = Max((int64) pg_atomic_read_u64(&db->last_seq),
 			  EO_SEQ(pg_atomic_read_u32(&db->epoch), 0));
 	first_seq = seq + 1;
@@ -287,9 +289,9 @@ eo_append(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples)
 	}
 
 	/* Before the rows are there: a failed append may leave numbers unused. */
-	note_append(db, segment, first_seq, seq);
+	note_append(db, segment, first_seq, seq, now);
 	if (!EO_MUTANT(no_target_reset))
-		RelationSetTargetBlock(rel, InvalidBlockNumber);
+		RelationSetTargetBlock(rel, nblocks > 0 ? nblocks - 1 : InvalidBlockNumber);
 	if (ntuples == 1)
 	{
 		heap_insert(rel, tuples[0], cid, HEAP_INSERT_SKIP_FSM, NULL);
