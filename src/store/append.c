@@ -160,7 +160,7 @@ segment_is_full(EoSegment *segment, BlockNumber nblocks, TimestampTz now)
 	if ((uint64) nblocks * BLCKSZ >= (uint64) eo_segment_size * 1024 * 1024)
 		return true;
 	return eo_segment_age > 0 && first != 0 &&
-		TimestampDifferenceExceeds(first, now, eo_segment_age * 1000L);
+		now - first >= (int64) eo_segment_age * USECS_PER_SEC;
 }
 
 /*

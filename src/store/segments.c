@@ -243,6 +243,7 @@ eo_segments_released(EoDatabase *db)
 			pg_atomic_write_u64(&db->floor_seq, pg_atomic_read_u64(&segment->last_seq));
 		pg_atomic_write_u32(&segment->native_filenode, truncated_filenode[i]);
 		pg_atomic_fetch_add_u32(&segment->generation, 1);
+		pg_atomic_write_u64(&segment->first_append, 0);
 		segment->tail_block = InvalidBlockNumber;
 		segment->filenode = truncated_filenode[i];
 		pg_write_barrier();
