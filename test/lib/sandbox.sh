@@ -70,7 +70,8 @@ sandbox_run() {
 		PATH="${PGBIN:+$PGBIN:}/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" \
 		SANDBOX="$SANDBOX" PG_CONFIG="${PG_CONFIG:-}" EO_SANDBOX_ENV=1 \
 		CI="${CI:-}" ONLY="${ONLY:-}" TESTS="${TESTS:-}" BROKER="${BROKER:-}" \
-		EO_CACHE="$(sandbox_cache)" "$@"
+		EO_CACHE="$(sandbox_cache)" EO_MUTANT="${EO_MUTANT:-}" \
+		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-180}" "$@"
 	if [ "$(id -u)" -eq 0 ]; then
 		set -- setpriv --reuid="$SANDBOX_USER" --init-groups \
 			--regid="$(id -gn "$SANDBOX_USER")" -- "$@"
