@@ -18,6 +18,8 @@ our @EXPORT = qw(
   physical_order stop_relay_idle kill_everything wait_locked make_helpers
 );
 
+my $gates = 0;
+
 # The line of the configuration that takes the mechanism away.
 sub mutant_conf
 {
@@ -150,10 +152,11 @@ sub hold_commit
 	my ($node, $session, $query) = @_;
 	my $holder = session($node);
 	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+	my $gate = 'gate_' . ++$gates;
 
-	$session->query_safe("DROP TABLE IF EXISTS gate_$pid; CREATE TEMP TABLE gate_$pid (i int) ON COMMIT DELETE ROWS");
-	$session->query_safe("BEGIN; INSERT INTO gate_$pid VALUES (1); $query");
-	$holder->query_safe("BEGIN; SELECT test.hold('gate_$pid')");
+	$session->query_safe("CREATE TEMP TABLE $gate (i int) ON COMMIT DELETE ROWS");
+	$session->query_safe("BEGIN; INSERT INTO $gate VALUES (1); $query");
+	$holder->query_safe("BEGIN; SELECT test.hold('$gate')");
 	send_query($session, 'COMMIT');
 	wait_locked($node, $pid);
 	return $holder;
