@@ -5,6 +5,7 @@ What the Kafka tests share: a broker, a publisher beside it, and TAP.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,10 @@ import publisher_driver as driver  # noqa: E402
 
 EXECUTABLE = os.path.join(TOP, "build", "eo-publish-kafka")
 SCRIPT = os.path.join(HERE, "kafka")
+
+
+# A test that is told to end still stops its broker.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 class Tap:
