@@ -14,7 +14,11 @@ import subprocess
 import sys
 import textwrap
 
-import cost  # noqa: F401  (registers its rows, as those below)
+# Each of these registers its rows, which are taken in this order.
+import cost  # noqa: F401
+import drain  # noqa: F401
+import latency  # noqa: F401
+import memory  # noqa: F401
 from rows import ROWS, Bench
 from server import SETTINGS, Server
 

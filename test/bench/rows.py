@@ -4,7 +4,6 @@ rows
 What a row of the table is, and how rounds are taken.
 """
 import statistics
-import sys
 import time
 
 
@@ -49,8 +48,8 @@ class Result:
 
     def __init__(self, what, ours, theirs, ratios, reach, reached, command, notes=()):
         self.what = what
-        self.ours = ours
-        self.theirs = theirs
+        self.ours = str(ours)
+        self.theirs = str(theirs)
         self.ratios = ratios
         self.reach = reach
         self.reached = reached
@@ -83,7 +82,3 @@ def row(name, needs=""):
         return function
     return register
 
-
-def progress(text):
-    if sys.stderr.isatty():
-        print("\r" + text, end="", file=sys.stderr, flush=True)

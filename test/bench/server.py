@@ -3,6 +3,8 @@ server
 
 The private cluster that is measured, and the programs that load it.
 """
+import contextlib
+import copy
 import os
 import subprocess
 
@@ -31,9 +33,12 @@ def payload(size):
 
 
 def cpu_seconds(pid):
-    """The processor time that a process has taken, to the nanosecond."""
-    with open("/proc/%d/schedstat" % pid) as f:
-        return int(f.read().split()[0]) / 1e9
+    """The processor time that a process's threads have taken, to the nanosecond."""
+    total = 0
+    for thread in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/schedstat" % (pid, thread)) as f:
+            total += int(f.read().split()[0])
+    return total / 1e9
 
 
 class Server:
@@ -61,6 +66,18 @@ class Server:
         self.run("pg_ctl", "--pgdata", self.data, "--wait", "--silent",
                  "--log", os.path.join(self.directory, "server.log"), "start")
         self.execute("CREATE EXTENSION eo_outbox")
+
+    @contextlib.contextmanager
+    def database(self, name):
+        """A server whose commands go to a new database, dropped at the end."""
+        self.execute("CREATE DATABASE %s" % name)
+        one = copy.copy(self)
+        one.environment = dict(self.environment, PGDATABASE=name)
+        try:
+            one.execute("CREATE EXTENSION eo_outbox")
+            yield one
+        finally:
+            self.execute("DROP DATABASE %s WITH (FORCE)" % name)
 
     def stop(self):
         if os.path.exists(os.path.join(self.data, "postmaster.pid")):

@@ -1,0 +1,63 @@
+"""
+broker
+
+The private Kafka that is measured, and the bare producer beside it.
+"""
+import os
+import re
+import subprocess
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RIG = os.path.join(os.path.dirname(HERE), "brokers", "kafka", "kafka")
+
+
+def compile_c(directory, name, library):
+    """Compiles a program that lies beside this file; returns its path."""
+    program = os.path.join(directory, name)
+    if not os.path.exists(program):
+        flags = subprocess.run(["pkg-config", "--cflags", "--libs", library], check=True,
+                               text=True, stdout=subprocess.PIPE).stdout.split()
+        subprocess.run(["cc", "-std=gnu99", "-O2", "-Wall", "-Wextra",
+                        os.path.join(HERE, name + ".c"), "-o", program, *flags, "-lpthread"],
+                       check=True)
+    return program
+
+
+class Kafka:
+    def __init__(self, directory):
+        self.directory = os.path.join(directory, "kafka")
+        self.bare = compile_c(directory, "kafka_bare", "rdkafka")
+        self.brokers = None
+
+    def rig(self, command, *arguments):
+        return subprocess.run([RIG, command, self.directory, *arguments], check=True, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
+
+    def start(self):
+        self.brokers = self.rig("start").strip()
+
+    def stop(self):
+        self.rig("stop")
+
+    def tool(self, *arguments):
+        return self.rig("tool", *arguments)
+
+    def produce(self, topic, mode, *arguments):
+        """What the bare producer prints, as numbers."""
+        out = subprocess.run([self.bare, self.brokers, topic, mode, *map(str, arguments)],
+                             check=True, text=True, stdout=subprocess.PIPE).stdout
+        if mode == "rate":
+            return float(re.search(r": (\d+) events/s", out).group(1))
+        return tuple(float(number) for number in re.search(
+            r"p50 ([\d.]+) ms p99 ([\d.]+) ms", out).groups())
+
+
+def kafka(bench):
+    """The broker of this run, started when first asked for."""
+    if "kafka" not in bench.cache:
+        bench.say("starting Kafka")
+        one = Kafka(bench.directory)
+        bench.closers.append(one.stop)
+        one.start()
+        bench.cache["kafka"] = one
+    return bench.cache["kafka"]
