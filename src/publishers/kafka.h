@@ -31,6 +31,12 @@
  */
 #define KAFKA_CLIENT_MAX_BYTES	"100000000"
 
+/* What Kafka takes beside an offset, and how much of it we use */
+#define KAFKA_METADATA_MAX		4096
+#define KAFKA_METADATA_SIZE		4000
+
+#define KAFKA_TXN_NAME			33
+
 typedef struct KafkaTopic KafkaTopic;
 typedef struct KafkaState KafkaState;
 
@@ -108,7 +114,8 @@ struct KafkaState
 	int64_t		last_seq;		/* what the next commit will store */
 	int64_t		reported_seq;	/* what the relay was told */
 	int64_t		skip_seq;		/* events up to it are in the broker */
-	int64_t    *refused;		/* see kafka_txn.c */
+	char		txn_name[KAFKA_TXN_NAME];	/* of the latest transaction */
+	int64_t    *refused;		/* see kafka_position.c */
 	size_t		refused_count;
 	int64_t		txn_start;		/* monotonic ms */
 	int64_t		stored_at;		/* monotonic ms */
@@ -142,6 +149,16 @@ extern void kafka_topics_release(KafkaState *state);
 extern void kafka_topics_forget(KafkaState *state);
 extern rd_kafka_resp_err_t kafka_topic_lookup(KafkaState *state, const char *name,
 											  int timeout_ms);
+
+/* kafka_position.c */
+extern void kafka_position_prepare(KafkaState *state);
+extern void kafka_position_read(KafkaState *state,
+								char metadata[KAFKA_METADATA_MAX + 1]);
+extern void kafka_position_describe(KafkaState *state, int64_t seq,
+									char out[KAFKA_METADATA_SIZE]);
+extern void kafka_refused_add(KafkaState *state, int64_t seq);
+extern bool kafka_refused_has(const KafkaState *state, int64_t seq);
+extern void kafka_refused_read(KafkaState *state, const char *metadata);
 
 /* kafka_txn.c */
 extern void kafka_txn_open(KafkaState *state, const EoConfigMessage *config);

@@ -13,11 +13,8 @@
  * it: either that transaction is in the broker, or none of it is and the
  * pending list is sent again.
  *
- * Events that were refused for good lie below the position too, and the relay
- * may not have learnt of them when both ends die.  Their seqs travel in the
- * position's metadata until the relay shows, by what it says at a start, that
- * it has seen them; until then the relay is told of a position before the first
- * of them, and what it sends again up to the true position is not sent on.
+ * Events that were refused for good lie below the position too; see
+ * kafka_position.c for how they are not forgotten.
  */
 #include "publishers/kafka.h"
 
@@ -54,94 +51,12 @@
 /* The broker forgets positions and transactional ids after a week by default. */
 #define REFRESH_MS			((int64_t) 20 * 3600 * 1000)
 
-/* What Kafka takes, and how much of it we use */
-#define METADATA_MAX		4096
-#define METADATA_SIZE		4000
-
 #define MIN_BATCH_SIZE		1000
-
-static char last_txn[33];		/* names the latest transaction */
 
 /*----------
  * Refused events
  *----------
  */
-
-static void
-remember_refused(KafkaState *state, int64_t seq)
-{
-	if ((state->refused_count & (state->refused_count + 1)) == 0)
-	{
-		size_t		cap = state->refused_count * 2 + 2;
-
-		state->refused = realloc(state->refused, cap * sizeof(int64_t));
-		if (state->refused == NULL)
-			publisher_fail(state->pub, "out of memory");
-	}
-	state->refused[state->refused_count++] = seq;
-}
-
-static bool
-is_remembered(const KafkaState *state, int64_t seq)
-{
-	for (size_t i = 0; i < state->refused_count; i++)
-	{
-		if (state->refused[i] == seq)
-			return true;
-	}
-	return false;
-}
-
-static int
-compare_seqs(const void *a, const void *b)
-{
-	int64_t		x = *(const int64_t *) a;
-	int64_t		y = *(const int64_t *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-/*
- * "txn=NAME" and, where events up to `seq` were refused, ";refused=" and their
- * distances in hexadecimal, from the position backwards.
- */
-static void
-write_metadata(KafkaState *state, int64_t seq, char out[METADATA_SIZE])
-{
-	size_t		len = (size_t) sprintf(out, "txn=%s", last_txn);
-	const char *glue = ";refused=";
-	int64_t		from = seq;
-
-	qsort(state->refused, state->refused_count, sizeof(int64_t), compare_seqs);
-	for (size_t i = state->refused_count; i-- > 0;)
-	{
-		if (state->refused[i] > seq)
-			continue;
-		if (len + 32 > METADATA_SIZE)
-			publisher_fail(state->pub, "Kafka refused more events than can be noted beside the position: starting again, to see which of them are dealt with");
-		len += (size_t) sprintf(out + len, "%s%" PRIx64, glue,
-								(uint64_t) (from - state->refused[i]));
-		from = state->refused[i];
-		glue = ",";
-	}
-}
-
-static void
-read_refused(KafkaState *state, const char *metadata)
-{
-	const char *at = strstr(metadata, "refused=");
-	int64_t		seq = state->stored_seq;
-	char	   *end;
-
-	for (at = at ? at + 8 : ""; *at; at = *end == ',' ? end + 1 : end)
-	{
-		seq -= (int64_t) strtoull(at, &end, 16);
-		if (end == at)
-			break;
-		if (seq > state->published_seq)
-			remember_refused(state, seq);
-	}
-}
 
 /* An event of the stream is refused: the next position covers it. */
 void
@@ -149,8 +64,8 @@ kafka_txn_refused(KafkaState *state, const EoEventMessage *event)
 {
 	if (event->flags & EO_EVENT_RETRY)
 		return;
-	if (!is_remembered(state, event->seq))
-		remember_refused(state, event->seq);
+	if (!kafka_refused_has(state, event->seq))
+		kafka_refused_add(state, event->seq);
 	if (state->count == 0 || event->seq > state->last_seq)
 		state->last_seq = event->seq;
 }
@@ -169,7 +84,7 @@ kafka_txn_skips(KafkaState *state, const EoEventMessage *event, uint64_t token)
 		state->skip_seq = 0;
 		return false;
 	}
-	if (is_remembered(state, event->seq))
+	if (kafka_refused_has(state, event->seq))
 	{
 		const char *why = kafka_topic_refusal(state,
 											  kafka_topic_get(state, event->topic),
@@ -181,125 +96,6 @@ kafka_txn_skips(KafkaState *state, const EoEventMessage *event, uint64_t token)
 	else
 		publisher_settle(state->pub, token, SETTLE_DURABLE, NULL);
 	return true;
-}
-
-/*----------
- * The position
- *----------
- */
-
-static void
-create_position_topic(KafkaState *state)
-{
-	char		reason[256] = "";
-	rd_kafka_NewTopic_t *topic =
-		rd_kafka_NewTopic_new(state->position_topic, 1, -1, reason, sizeof(reason));
-	rd_kafka_queue_t *queue = rd_kafka_queue_new(state->rk);
-	const rd_kafka_topic_result_t **results;
-	rd_kafka_event_t *event;
-	rd_kafka_resp_err_t error;
-	size_t		count = 0;
-
-	if (topic == NULL)
-		publisher_fail(state->pub, "option \"position_topic\": %s", reason);
-	rd_kafka_CreateTopics(state->rk, &topic, 1, NULL, queue);
-	event = rd_kafka_queue_poll(queue, state->connect_timeout_ms);
-	error = event ? rd_kafka_event_error(event) : RD_KAFKA_RESP_ERR__TIMED_OUT;
-	if (error == RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		results = rd_kafka_CreateTopics_result_topics(
-			rd_kafka_event_CreateTopics_result(event), &count);
-		if (count == 1)
-			error = rd_kafka_topic_result_error(results[0]);
-	}
-	if (event)
-		rd_kafka_event_destroy(event);
-	rd_kafka_queue_destroy(queue);
-	rd_kafka_NewTopic_destroy(topic);
-
-	/* It may exist even where we may not create it. */
-	if (kafka_topic_lookup(state, state->position_topic, 10000) != RD_KAFKA_RESP_ERR_NO_ERROR)
-		publisher_fail(state->pub, "cannot create Kafka topic \"%s\", beside which positions are kept: %s",
-					   state->position_topic, rd_kafka_err2str(error));
-}
-
-/* Asks once; see read_position(). */
-static rd_kafka_resp_err_t
-fetch_position(KafkaState *state, char metadata[METADATA_MAX + 1])
-{
-	rd_kafka_topic_partition_list_t *wanted = rd_kafka_topic_partition_list_new(1);
-	rd_kafka_ListConsumerGroupOffsets_t *request;
-	rd_kafka_AdminOptions_t *options =
-		rd_kafka_AdminOptions_new(state->rk, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
-	rd_kafka_queue_t *queue = rd_kafka_queue_new(state->rk);
-	const rd_kafka_group_result_t **groups;
-	const rd_kafka_topic_partition_list_t *found;
-	rd_kafka_event_t *event;
-	rd_kafka_resp_err_t error;
-	char		reason[256];
-	size_t		count = 0;
-
-	rd_kafka_topic_partition_list_add(wanted, state->position_topic, 0);
-	request = rd_kafka_ListConsumerGroupOffsets_new(state->identity, wanted);
-	rd_kafka_error_destroy(rd_kafka_AdminOptions_set_require_stable_offsets(options, 1));
-	rd_kafka_AdminOptions_set_request_timeout(options, 5000, reason, sizeof(reason));
-	rd_kafka_ListConsumerGroupOffsets(state->rk, &request, 1, options, queue);
-	event = rd_kafka_queue_poll(queue, 10000);
-	error = event ? rd_kafka_event_error(event) : RD_KAFKA_RESP_ERR__TIMED_OUT;
-	state->stored_seq = -1;
-	metadata[0] = '\0';
-	if (error == RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		groups = rd_kafka_ListConsumerGroupOffsets_result_groups(
-			rd_kafka_event_ListConsumerGroupOffsets_result(event), &count);
-		error = count != 1 ? RD_KAFKA_RESP_ERR__FAIL
-			: rd_kafka_group_result_error(groups[0])
-			? rd_kafka_error_code(rd_kafka_group_result_error(groups[0]))
-			: RD_KAFKA_RESP_ERR_NO_ERROR;
-	}
-	if (error == RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		found = rd_kafka_group_result_partitions(groups[0]);
-		if (found && found->cnt == 1)
-		{
-			error = found->elems[0].err;
-			if (error == RD_KAFKA_RESP_ERR_NO_ERROR && found->elems[0].offset >= 0)
-			{
-				state->stored_seq = found->elems[0].offset;
-				snprintf(metadata, METADATA_MAX + 1, "%.*s",
-						 (int) found->elems[0].metadata_size,
-						 found->elems[0].metadata ? (char *) found->elems[0].metadata : "");
-			}
-		}
-	}
-	else if (error == RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND)
-		error = RD_KAFKA_RESP_ERR_NO_ERROR;
-	if (event)
-		rd_kafka_event_destroy(event);
-	rd_kafka_queue_destroy(queue);
-	rd_kafka_AdminOptions_destroy(options);
-	rd_kafka_ListConsumerGroupOffsets_destroy(request);
-	rd_kafka_topic_partition_list_destroy(wanted);
-	return error;
-}
-
-/* Sets stored_seq and returns what was written beside it. */
-static void
-read_position(KafkaState *state, char metadata[METADATA_MAX + 1])
-{
-	int64_t		deadline = kafka_now_ms() + state->connect_timeout_ms;
-	rd_kafka_resp_err_t error;
-
-	while ((error = fetch_position(state, metadata)) != RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		/* Until the deadline: the coordinator may be loading or moving. */
-		if (kafka_now_ms() > deadline ||
-			error == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED ||
-			error == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
-			publisher_fail(state->pub, "cannot read the position that Kafka keeps for group \"%s\": %s",
-						   state->identity, rd_kafka_err2str(error));
-		rd_kafka_poll(state->rk, 50);
-	}
 }
 
 /*----------
@@ -342,17 +138,17 @@ static bool
 renew(KafkaState *state)
 {
 	int64_t		expected = state->stored_seq;
-	char		metadata[METADATA_MAX + 1];
-	char		txn[sizeof(last_txn)] = "";
+	char		metadata[KAFKA_METADATA_MAX + 1];
+	char		txn[KAFKA_TXN_NAME] = "";
 
 	rd_kafka_poll(state->rk, 0);
 	kafka_disconnect(state);
 	kafka_connect(state);
 	take_over(state);
-	read_position(state, metadata);
+	kafka_position_read(state, metadata);
 	state->stored_at = kafka_now_ms();
 	sscanf(metadata, "txn=%32[0-9a-f]", txn);
-	if (last_txn[0] != '\0' && strcmp(txn, last_txn) == 0)
+	if (state->txn_name[0] != '\0' && strcmp(txn, state->txn_name) == 0)
 		return true;
 	if (state->stored_seq != expected)
 		publisher_fail(state->pub, "Kafka's position for group \"%s\" is %" PRId64 " and should be %" PRId64 ": something else writes it",
@@ -363,19 +159,19 @@ renew(KafkaState *state)
 void
 kafka_txn_open(KafkaState *state, const EoConfigMessage *config)
 {
-	char		metadata[METADATA_MAX + 1];
+	char		metadata[KAFKA_METADATA_MAX + 1];
 
 	state->published_seq = config->published_seq;
 	state->group = rd_kafka_consumer_group_metadata_new(state->identity);
-	create_position_topic(state);
+	kafka_position_prepare(state);
 	take_over(state);
-	read_position(state, metadata);
+	kafka_position_read(state, metadata);
 	state->stored_at = kafka_now_ms();
 	state->last_seq = state->stored_seq >= 0 ? state->stored_seq : config->published_seq;
 	if (state->stored_seq < 0)
 		return;
 
-	read_refused(state, metadata);
+	kafka_refused_read(state, metadata);
 	state->reported_seq = state->stored_seq;
 	for (size_t i = 0; i < state->refused_count; i++)
 	{
@@ -394,7 +190,7 @@ kafka_txn_open(KafkaState *state, const EoConfigMessage *config)
 
 /* A name that no other transaction has, of this process or another */
 static void
-name_transaction(void)
+name_transaction(KafkaState *state)
 {
 	static uint64_t process;
 	static uint64_t counter;
@@ -408,7 +204,7 @@ name_transaction(void)
 		if (random)
 			fclose(random);
 	}
-	snprintf(last_txn, sizeof(last_txn), "%016" PRIx64 "%08" PRIx64, process,
+	snprintf(state->txn_name, KAFKA_TXN_NAME, "%016" PRIx64 "%08" PRIx64, process,
 			 ++counter & 0xffffffff);
 }
 
@@ -417,7 +213,7 @@ begin(KafkaState *state)
 {
 	rd_kafka_error_t *error = rd_kafka_begin_transaction(state->rk);
 
-	name_transaction();
+	name_transaction(state);
 	state->txn_start = kafka_now_ms();
 	if (error == NULL)
 		return true;
@@ -433,10 +229,10 @@ send_position(KafkaState *state, int64_t seq)
 	rd_kafka_topic_partition_list_t *offsets = rd_kafka_topic_partition_list_new(1);
 	rd_kafka_topic_partition_t *offset =
 		rd_kafka_topic_partition_list_add(offsets, state->position_topic, 0);
-	char		metadata[METADATA_SIZE];
+	char		metadata[KAFKA_METADATA_SIZE];
 	rd_kafka_error_t *error;
 
-	write_metadata(state, seq, metadata);
+	kafka_position_describe(state, seq, metadata);
 	offset->offset = seq;
 	offset->metadata = metadata;
 	offset->metadata_size = strlen(metadata);
