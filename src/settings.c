@@ -161,7 +161,7 @@ define_relay_settings(void)
 							"Events sent to a publisher before it has acknowledged any.",
 							NULL,
 							&eo_max_in_flight,
-							20000, 1, 1000000,
+							50000, 1, 1000000,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("eo_outbox.ack_timeout",
