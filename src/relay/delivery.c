@@ -19,6 +19,7 @@
 #include "mb/pg_wchar.h"
 #include "relay/dead_letters.h"
 #include "relay/delivery.h"
+#include "relay/json_text.h"
 #include "relay/sql.h"
 #include "relay/supervision.h"
 #include "settings.h"
@@ -303,7 +304,7 @@ set_payload(EoEventMessage *m, const EoEvent *event)
 			MemoryContextSwitchTo(old);
 		}
 		resetStringInfo(&json);
-		JsonbToCString(&json, &value->root, VARSIZE(value));
+		eo_json_text(&json, value);
 		m->payload = eo_to_wire(json.data, json.len);
 		m->content_type.data = "application/json";
 		m->content_type.len = strlen("application/json");
