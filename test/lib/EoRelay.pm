@@ -8,7 +8,6 @@ use strict;
 use warnings;
 use Exporter 'import';
 use File::Temp ();
-use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -125,17 +124,25 @@ sub wait_published
 		"SELECT eo.wait_published('$name', $seq, '$seconds s')") eq 't';
 }
 
-# The lines of a file as a list of hashes.
+# The events of a file, with the fields that the checks look at.  That lines are
+# well-formed is what the tests of the file publisher prove.
 sub read_events
 {
 	my ($path) = @_;
-	my $json = JSON::PP->new->utf8;
 	my @events;
 
 	open(my $fh, '<', $path) or return ();
 	while (my $line = <$fh>)
 	{
-		push @events, $json->decode($line);
+		my %event;
+
+		foreach my $name (qw(id sequence topic))
+		{
+			($event{$name}) = $line =~ /"$name":"([^"]*)"/ or die "no $name in $line";
+		}
+		($event{position}) = $line =~ /"position":(\d+)/ or die "no position in $line";
+		($event{data}) = $line =~ /"data":(.*)\}$/;
+		push @events, \%event;
 	}
 	close $fh;
 	return @events;

@@ -1,0 +1,72 @@
+# With nothing to do, launcher, relay and publishers do not wake up at all.
+
+use strict;
+use warnings;
+use EoRelay;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+# Seconds without a wake-up, once things have calmed down
+my $period = 4;
+
+my $node = new_server('idle', conf => <<EOC);
+max_worker_processes = 12
+log_statement = none
+EOC
+my $path = subscribe_file($node, 's');
+subscribe_file($node, 'paused');
+subscribe_stub($node, 'failed', 'abort', options => '{"max_restarts": 0}');
+subscribe_stub($node, 'none', 'ack', topics => 'never');
+$node->safe_psql('postgres', "SELECT eo.subscribe('pull')");
+$node->safe_psql('postgres', "SELECT eo.pause('paused')");
+my $seq = enqueue($node, 'a', 100);
+ok(wait_published($node, 's', $seq), 'events are published');
+ok(wait_published($node, 'none', $seq), 'and passed by who does not want them');
+ok(wait_field($node, 'failed', 'state', 'failed'), 'one subscription has failed');
+ok(wait_field($node, 'paused', 'state', 'paused'), 'one is paused');
+
+my %processes = split /[|\n]/, $node->safe_psql('postgres', <<EOS);
+SELECT 'relay', relay_pid FROM eo.log_status() UNION ALL
+SELECT 'launcher', pid FROM pg_stat_activity WHERE backend_type = 'eo_outbox launcher' UNION ALL
+SELECT 'publisher of ' || name, publisher_pid FROM eo.subscriptions WHERE publisher_pid IS NOT NULL
+EOS
+is(join(',', sort keys %processes), 'launcher,publisher of none,publisher of s,relay',
+	'these processes run');
+
+# How often a process has gone to sleep, which is how often it was woken.
+sub switches
+{
+	my ($pid) = @_;
+	my ($n) = slurp_file("/proc/$pid/status") =~ /^voluntary_ctxt_switches:\s+(\d+)/m;
+	return $n;
+}
+
+sub snapshot
+{
+	return map { $_ => switches($processes{$_}) } keys %processes;
+}
+
+# The sessions above have just ended; wait until their echoes have too.
+my %before = snapshot();
+wait_until(
+	'everything is calm',
+	sub {
+		my %earlier = %before;
+		usleep(1_500_000);
+		%before = snapshot();
+		return !grep { $before{$_} != $earlier{$_} } keys %before;
+	});
+usleep($period * 1_000_000);
+my %after = snapshot();
+foreach my $name (sort keys %processes)
+{
+	is($after{$name} - $before{$name}, 0, "no wake-up of the $name in $period s");
+}
+ok(wait_published($node, 's', enqueue($node, 'a', 1)), 'and all of it wakes up again');
+my %awake = snapshot();
+cmp_ok($awake{relay}, '>', $after{relay}, 'which the count shows');
+$node->stop;
+
+done_testing();
