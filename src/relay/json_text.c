@@ -30,6 +30,27 @@ static const char escapes[256] = {
 	['"'] = '"',['\\'] = '\\',
 };
 
+/*
+ * Whether any of eight bytes needs an escape: is below 0x20, a quotation mark or
+ * a backslash.  May say so of a byte behind one that does, never miss one.
+ */
+static inline bool
+any_escape(const char *bytes)
+{
+	const uint64 ones = UINT64CONST(0x0101010101010101);
+	const uint64 tops = ones << 7;
+	uint64		word;
+	uint64		quote;
+	uint64		backslash;
+
+	memcpy(&word, bytes, sizeof(word));
+	quote = word ^ (ones * '"');
+	backslash = word ^ (ones * '\\');
+	return (((word - ones * 0x20) & ~word) |
+			((quote - ones) & ~quote) |
+			((backslash - ones) & ~backslash)) & tops;
+}
+
 static void
 append_string(StringInfo out, const char *string, int len)
 {
@@ -40,9 +61,14 @@ append_string(StringInfo out, const char *string, int len)
 	appendStringInfoCharMacro(out, '"');
 	for (const char *at = string; at < end; at++)
 	{
-		char		escape = escapes[(unsigned char) *at];
+		char		escape;
 
-		if (likely(escape == PLAIN))
+		while (end - at >= (ptrdiff_t) sizeof(uint64) && !any_escape(at))
+			at += sizeof(uint64);
+		if (at == end)
+			break;
+		escape = escapes[(unsigned char) *at];
+		if (escape == PLAIN)
 			continue;
 		appendBinaryStringInfo(out, run, at - run);
 		if (escape == HEX)
