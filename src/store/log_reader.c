@@ -159,6 +159,19 @@ rewritten_bound(Relation rel, BlockNumber nblocks, int64 above)
 	return bound;
 }
 
+/*
+ * The last page may have got the first row of an event after we looked how long
+ * the segment is; then its other rows are on pages behind `block`.
+ */
+static bool
+event_goes_on(EoRowBatch *batch, Relation rel, BlockNumber block, BlockNumber *nblocks)
+{
+	if (batch->joining == NULL)
+		return false;
+	*nblocks = RelationGetNumberOfBlocks(rel);
+	return block < *nblocks;
+}
+
 /* Reads on in a segment whose rows may stand in any order. */
 static void
 read_rewritten(EoLogReader *reader, EoRowBatch *batch, Relation rel, BlockNumber nblocks)
@@ -168,13 +181,17 @@ read_rewritten(EoLogReader *reader, EoRowBatch *batch, Relation rel, BlockNumber
 	while (!batch->stopped)
 	{
 		int64		bound = rewritten_bound(rel, nblocks, above);
+		BlockNumber block = 0;
 
-		for (BlockNumber block = 0; block < nblocks; block++)
+		do
 		{
-			CHECK_FOR_INTERRUPTS();
-			eo_rows_collect(batch, rel, block, above, bound);
-		}
-		eo_rows_take(batch);
+			for (; block < nblocks; block++)
+			{
+				CHECK_FOR_INTERRUPTS();
+				eo_rows_collect(batch, rel, block, above, bound);
+			}
+			eo_rows_take(batch);
+		} while (event_goes_on(batch, rel, block, &nblocks));
 		if (bound == PG_INT64_MAX)
 			break;
 		above = bound;
@@ -184,7 +201,8 @@ read_rewritten(EoLogReader *reader, EoRowBatch *batch, Relation rel, BlockNumber
 static void
 read_ordered(EoLogReader *reader, EoRowBatch *batch, Relation rel, BlockNumber nblocks)
 {
-	for (BlockNumber block = reader->block; block < nblocks; block++)
+	for (BlockNumber block = reader->block;
+		 block < nblocks || event_goes_on(batch, rel, block, &nblocks); block++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		eo_rows_collect(batch, rel, block, reader->after_seq, PG_INT64_MAX);
