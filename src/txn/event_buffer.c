@@ -361,6 +361,15 @@ append_batches(EoDatabase *db)
 	MemoryContextDelete(context);
 }
 
+/* There may be a file with nothing left in it, after a rollback. */
+static void
+close_file(void)
+{
+	if (buffer.file != NULL)
+		BufFileClose(buffer.file);
+	buffer.file = NULL;
+}
+
 static void
 append_to_log(void)
 {
@@ -373,12 +382,7 @@ append_to_log(void)
 		if (!append_single_row(db))
 			append_batches(db);
 	}
-	/* there may be a file with nothing left in it, after a rollback */
-	if (buffer.file != NULL)
-	{
-		BufFileClose(buffer.file);
-		buffer.file = NULL;
-	}
+	close_file();
 }
 
 void
@@ -484,8 +488,17 @@ xact_callback(XactEvent event, void *arg)
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot prepare a transaction that has enqueued events"),
 						 errhint("Commit it in one phase; the events would hold up all later ones until COMMIT PREPARED.")));
+			if (buffer.config_changed || buffer.request_relay)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot prepare a transaction that has configured eo_outbox"),
+						 errhint("Commit it in one phase; nobody would tell the relay at COMMIT PREPARED.")));
+			close_file();
 			break;
 		case XACT_EVENT_PREPARE:
+			/* its memory and its file go with the transaction */
+			reset_buffer();
+			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_PARALLEL_ABORT:
