@@ -13,7 +13,7 @@
 use strict;
 use warnings;
 use File::Basename qw(basename dirname);
-use File::Path qw(make_path);
+use File::Path qw(make_path remove_tree);
 use Getopt::Long;
 use TAP::Parser;
 use Time::HiRes qw(time);
@@ -97,6 +97,8 @@ sub run_one
 	my @output;
 	my @bad;
 
+	# what a failed run left there would make this one fail
+	remove_tree($dir);
 	make_path("$dir/log");
 	local $ENV{TESTDIR} = $dir;
 	local $ENV{TESTDATADIR} = "$dir/tmp_check";
