@@ -446,7 +446,6 @@ eo_outbox_configuration_changed(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_installed(PG_FUNCTION_ARGS)
 {
-	eo_database_forget_log(eo_my_database());
-	eo_request_relay_at_commit();
+	eo_log_created();
 	PG_RETURN_VOID();
 }

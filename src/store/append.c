@@ -182,6 +182,14 @@ open_active_segment(EoDatabase *db, EoSegment **segment, TimestampTz now, BlockN
 
 		eo_append_lock();
 		*segment = &db->segments[active];
+		if (pg_atomic_read_u32(&db->log_ready) == 0)
+		{
+			/* A CREATE EXTENSION was rolled back while we waited. */
+			eo_append_unlock();
+			table_close(rel, RowExclusiveLock);
+			eo_log_prepare(db);
+			continue;
+		}
 		if (active == pg_atomic_read_u32(&db->active_segment))
 		{
 			*nblocks = RelationGetNumberOfBlocks(rel);

@@ -82,6 +82,7 @@ typedef struct EventBuffer
 	bool		appended;		/* rows are in the log */
 	bool		request_relay;
 	bool		config_changed;
+	bool		log_created;	/* CREATE EXTENSION has run */
 	int64		appended_seq;
 } EventBuffer;
 
@@ -222,6 +223,9 @@ subxact_callback(SubXactEvent event, SubTransactionId subid,
 {
 	Mark	   *mark;
 
+	/* That may bring back an extension which was dropped in between. */
+	if (event == SUBXACT_EVENT_ABORT_SUB && buffer.log_created)
+		eo_database_forget_log(eo_my_database());
 	if (buffer.nmarks == 0)
 		return;
 	mark = &buffer.marks[buffer.nmarks - 1];
@@ -453,6 +457,8 @@ after_end(bool committed)
 {
 	EoDatabase *db;
 
+	if (!committed && buffer.log_created)
+		eo_database_forget_log(eo_my_database());
 	if (committed && buffer.appended)
 		session_last_seq = buffer.appended_seq;
 	if (buffer.appended)
@@ -513,9 +519,10 @@ eo_buffer_last_seq(void)
 }
 
 void
-eo_request_relay_at_commit(void)
+eo_log_created(void)
 {
-	(void) eo_my_database();
+	eo_database_forget_log(eo_my_database());
+	buffer.log_created = true;
 	buffer.request_relay = true;
 }
 

@@ -24,8 +24,13 @@ extern void eo_buffer_walk(EoBufferVisitor visit, void *arg);
 /* The last seq that this session's latest commit appended; 0: none. */
 extern int64 eo_buffer_last_seq(void);
 
-/* At commit, asks the launcher for a relay, or tells the relay to reload. */
-extern void eo_request_relay_at_commit(void);
+/*
+ * CREATE EXTENSION: forgets what is known of an earlier log, now and at an
+ * abort; asks the launcher for a relay at commit.
+ */
+extern void eo_log_created(void);
+
+/* At commit, tells the relay to reload. */
 extern void eo_config_changed_at_commit(void);
 
 /* Called once, by _PG_init. */

@@ -25,5 +25,31 @@ is(value($node, 'SELECT count(*) FROM eo.events'), '100', 'has all its events');
 ($ret, $out, $err) = $node->psql('postgres', "BEGIN; SELECT eo.subscribe('two'); PREPARE TRANSACTION 'eo'");
 like($err, qr/cannot prepare a transaction that has configured eo_outbox/, 'configuration is not prepared');
 
+# ---- CREATE EXTENSION rolled back ------------------------------------------------
+
+subscribe_pull($node, 'p', 'beginning');
+my $replace = 'DROP EXTENSION eo_outbox CASCADE; CREATE EXTENSION eo_outbox';
+for my $undo ("BEGIN; $replace; SELECT eo.subscribe('x'); ROLLBACK",
+	"BEGIN; SAVEPOINT a; $replace; SELECT eo.subscribe('x'); ROLLBACK TO a; COMMIT")
+{
+	my $last = value($node, 'CALL test.put(10); SELECT eo.last_seq()');
+	value($node, $undo);
+	is(value($node, 'CALL test.put(1); SELECT eo.last_seq()'), $last + 1, "numbers go on after $undo");
+}
+is(pull($node, 'p'), 122, 'all events are read');
+
+# A commit that waits for the lock while the other extension is there.
+my $creator = session($node);
+my $writer = session($node);
+my $last = value($node, 'SELECT last_seq FROM eo.log_status()');
+my $pid = $writer->query_safe('SELECT pg_backend_pid()');
+$writer->query_safe("BEGIN; SELECT eo.enqueue('t', '1')");
+$creator->query_safe("BEGIN; $replace; SELECT eo.subscribe('x')");
+send_query($writer, 'COMMIT');
+wait_locked($node, $pid);
+$creator->query_safe('ROLLBACK');
+is($writer->query_safe('SELECT eo.last_seq()'), $last + 1, 'nor is one used again that waited for the rollback');
+$_->quit for ($creator, $writer);
+
 $node->stop;
 done_testing();
