@@ -435,4 +435,8 @@ eo_dead_letters_written(EoSubscription *sub)
 		free_retry(retry);
 		sub->retries = foreach_delete_current(sub->retries, lc);
 	}
+
+	/* The next round can go out. */
+	if (sub->load_retries && sub->retries == NIL)
+		sub->retries_at = eo_clock_ms();
 }

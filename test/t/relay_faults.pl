@@ -1,0 +1,172 @@
+# Publishers that fail in every way there is: the server does not notice, other
+# subscriptions do not, and what happened and what follows is told.
+
+use strict;
+use warnings;
+use EoRelay;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = new_server('faults', conf => <<EOC);
+max_worker_processes = 12
+log_statement = none
+eo_outbox.max_in_flight = 20000
+EOC
+my $path = subscribe_file($node, 'good');
+
+sub drop_stub
+{
+	my ($name) = @_;
+	$node->safe_psql('postgres', "SELECT eo.unsubscribe('$name'); DROP SERVER stub_$name");
+	return;
+}
+
+# ---- crashes: at most so many restarts, then failed ---------------------------
+
+my $n = 0;
+foreach my $case (
+	[ 'garbage@3', qr/protocol error: message of unknown type/ ],
+	[ 'zeroframe@3', qr/protocol error: impossible frame length/ ],
+	[ 'hugeframe@3', qr/protocol error: impossible frame length/ ],
+	[ 'shortframe@3', qr/protocol error: malformed ACK/ ],
+	[ 'forge@3', qr/protocol error: ACK of event \d+, which is not in flight/ ],
+	[ 'retried@3', qr/protocol error: RETRIED of an event that was not sent again/ ],
+	[ 'ready@3', qr/protocol error: READY came twice/ ],
+	[ 'version:99@0', qr/protocol error: the publisher is of another version/ ],
+	[ 'abort@1', qr/was killed by signal 6/ ],
+	[ 'die:11@1', qr/was killed by signal 11/ ],
+	[ 'vanish@1', qr/was killed by signal 9/ ],
+	[ 'exit:3@1', qr/exited with status 3/ ],
+	[ 'exit:0@1', qr/exited with status 0/ ])
+{
+	my ($script, $expected) = @$case;
+	my $name = 'crash' . ++$n;
+
+	# without progress before it, which would forgive the crash
+	$script = "stall\@1-2;$script" if $script =~ /\@3/;
+	subscribe_stub($node, $name, $script, topics => 'a',
+		options => '{"max_restarts": 2, "restart_window": 60000}');
+	enqueue($node, 'a', 3);
+	ok(wait_field($node, $name, 'state', 'failed'), "$script: fails");
+	like(field($node, $name, 'last_error'), $expected, "$script: says why");
+	is(field($node, $name, 'restarts'), '2', "$script: after two restarts");
+	drop_stub($name);
+}
+ok(log_count($node, qr/subscription "crash1" has failed: protocol error/) == 1,
+	'the log says which subscription has failed');
+ok(log_count($node, qr/HINT: .*eo\.resume\(\)/) > 0, 'and what to do');
+
+# ---- progress forgives --------------------------------------------------------
+
+subscribe_stub($node, 'mortal', 'die:9@4', topics => 'a', options => '{"max_restarts": 2}');
+my $seq = enqueue($node, 'a', 30);
+ok(wait_published($node, 'mortal', $seq), 'a publisher that dies after three events gets on');
+cmp_ok(field($node, 'mortal', 'restarts'), '>', 5, 'with many restarts');
+drop_stub('mortal');
+subscribe_stub($node, 'repeats', 'backwards@1', topics => 'a', options => '{"max_restarts": 0}');
+enqueue($node, 'a', 1);
+ok(wait_field($node, 'repeats', 'state', 'failed'), 'the same ACK twice fails');
+like(field($node, 'repeats', 'last_error'),
+	qr/protocol error: ACK of event \d+, which is not in flight/, 'and says why');
+is(field($node, 'repeats', 'published'), '1', 'what was acknowledged before counts');
+drop_stub('repeats');
+
+# ---- a broker that is away: never failed --------------------------------------
+
+subscribe_stub($node, 'away', 'nack:retry,broker is away', topics => 'a',
+	options => '{"max_restarts": 0}');
+enqueue($node, 'a', 1);
+$node->poll_query_until('postgres',
+	"SELECT restarts >= 4 FROM eo.subscriptions WHERE name = 'away'");
+isnt(field($node, 'away', 'state'), 'failed', 'an outage is not a crash');
+like(field($node, 'away', 'last_error'), qr/broker is away/, 'its reason is shown');
+my $delay = field($node, 'away',
+	'extract(epoch FROM coalesce(next_start_at, now()) - last_error_at) * 1000');
+cmp_ok($delay, '<', 31_000, 'the delay is bounded');
+$node->safe_psql('postgres', "ALTER SERVER stub_away OPTIONS (SET script 'ack')");
+ok(wait_field($node, 'away', 'state', 'streaming'), 'it goes on when the broker is back');
+drop_stub('away');
+
+subscribe_stub($node, 'refused', 'fail:no route to host', options => '{"max_restarts": 0}');
+$node->poll_query_until('postgres',
+	"SELECT restarts >= 2 FROM eo.subscriptions WHERE name = 'refused'");
+like(field($node, 'refused', 'last_error'), qr/no route to host/, 'nor is a failure to connect');
+drop_stub('refused');
+
+# ---- no answer ----------------------------------------------------------------
+
+foreach my $script ('stall@2', 'hang@2', 'busy@2')
+{
+	my ($name) = $script =~ /(\w+)/;
+
+	subscribe_stub($node, $name, $script, topics => 'a', options => '{"ack_timeout": 300}');
+	wait_published($node, $name, enqueue($node, 'a', 1)) or die;
+	my $last = enqueue($node, 'a', 1);
+	ok(wait_published($node, $name, $last),
+		"$script: is killed after ack_timeout, and the next one gets on");
+	like(field($node, $name, 'last_error'), qr/no event was acknowledged for 300 ms/,
+		"$script: says why");
+	drop_stub($name);
+}
+
+# ---- others are not delayed ---------------------------------------------------
+
+subscribe_stub($node, 'stalled', 'stall', topics => 'a');
+subscribe_stub($node, 'hanging', 'hang@1', topics => 'a');
+subscribe_stub($node, 'silent', 'noready', topics => 'a');
+subscribe_stub($node, 'slow', 'slow:1000', topics => 'a', options => '{"max_in_flight": 1}');
+subscribe_stub($node, 'failed', 'abort', topics => 'a', options => '{"max_restarts": 0}');
+subscribe_stub($node, 'paused', 'ack', topics => 'a');
+$node->safe_psql('postgres', "SELECT eo.pause('paused')");
+$seq = $node->safe_psql('postgres', <<EOS);
+SELECT count(eo.enqueue('a', to_jsonb(repeat('x', 2000)))) FROM generate_series(1, 30000);
+SELECT eo.last_seq();
+EOS
+$seq =~ s/.*\n//s;
+ok(wait_published($node, 'good', $seq), 'a large backlog of the others');
+ok(wait_field($node, 'failed', 'state', 'failed'), 'with every kind of trouble');
+my @latencies;
+foreach (1 .. 20)
+{
+	my $last = enqueue($node, 'a', 1);
+	my $t = time();
+	wait_published($node, 'good', $last) or die;
+	push @latencies, time() - $t;
+}
+@latencies = sort { $a <=> $b } @latencies;
+cmp_ok($latencies[10], '<', 0.5, 'does not delay the good one');
+is(field($node, 'paused', 'in_flight'), '0', 'nothing is sent to the paused one');
+cmp_ok(field($node, 'stalled', 'in_flight'), '<=', 20_000, 'what is in flight is bounded');
+ok($node->safe_psql('postgres',
+		"SELECT bool_and(state = 'streaming') FROM eo.subscriptions WHERE name = 'good'") eq 't',
+	'the good one streams');
+
+# ---- configuration that cannot work -------------------------------------------
+
+$node->safe_psql('postgres', <<EOS);
+CREATE SERVER gone FOREIGN DATA WRAPPER eo_stub;
+SELECT eo.subscribe('orphan', server => 'gone');
+DROP SERVER gone CASCADE;
+EOS
+ok(wait_field($node, 'orphan', 'state', 'failed'), 'a dropped server fails its subscription');
+like(field($node, 'orphan', 'last_error'), qr/server "gone" does not exist/, 'and says so');
+$node->safe_psql('postgres', 'CREATE SERVER gone FOREIGN DATA WRAPPER eo_stub');
+ok(wait_field($node, 'orphan', 'state', 'streaming'), 'it goes on when the server is there');
+
+# ---- an error inside the relay ------------------------------------------------
+
+check_events($node, $path, 'true', 'the file has everything, once, in order');
+is(server_starts($node), 1, 'the server was never restarted');
+is($node->safe_psql('postgres',
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'eo_outbox relay'"), '1',
+	'the relay lives');
+is(log_count($node, qr/eo_outbox relay has started/), 1, 'and is the first one');
+
+my @pids = grep { $_ ne '' } split /\n/,
+  $node->safe_psql('postgres', 'SELECT publisher_pid FROM eo.subscriptions');
+$node->stop;
+is(scalar(grep { alive($_) } @pids), 0, 'no publisher is left when the server has stopped');
+
+done_testing();
