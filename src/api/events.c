@@ -75,6 +75,7 @@ typedef struct Assembly
 	EoEvent		head;
 	int			nparts;
 	int			found;
+	bool		found_head;		/* of that seq, kind and number of parts */
 	struct varlena **parts;
 } Assembly;
 
@@ -103,6 +104,13 @@ collect_parts(Relation rel, BlockNumber block, Assembly *assembly)
 		if (eo_event_row_seq(&tuple) != assembly->seq)
 			continue;
 		part = DatumGetInt16(heap_getattr(&tuple, EO_COL_PART, RelationGetDescr(rel), &isnull));
+		if (part == -assembly->nparts)
+		{
+			bool		json;
+
+			(void) heap_getattr(&tuple, EO_COL_CONTENT_TYPE, RelationGetDescr(rel), &json);
+			assembly->found_head |= json == (assembly->head.content_type == NULL);
+		}
 		if (part <= 0 || part > assembly->nparts || assembly->parts[part - 1] != NULL)
 			continue;
 		(void) eo_event_deform(heap_copytuple(&tuple), RelationGetDescr(rel), &row);
@@ -130,7 +138,7 @@ assemble(Oid relid, ItemPointer head, int64 seq, int nparts, text *content_type)
 
 	for (int i = 0; i < EO_SEGMENTS; i++)
 		ours |= catalog->log[i] == relid;
-	if (!ours || nparts <= 0)
+	if (!ours || nparts <= 0 || nparts > PG_INT16_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("not an event of the log in several rows"),
@@ -145,7 +153,8 @@ assemble(Oid relid, ItemPointer head, int64 seq, int nparts, text *content_type)
 		collect_parts(rel, (first + i) % nblocks, &assembly);
 	}
 	relation_close(rel, AccessShareLock);
-	if (assembly.found < nparts)
+	/* Whoever calls chooses the arguments: no half event, nor bytes as JSON. */
+	if (assembly.found < nparts || !assembly.found_head)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("event " INT64_FORMAT " of the log is incomplete", seq)));
