@@ -298,6 +298,12 @@ eo_append(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples)
 
 	/* Before the rows are there: a failed append may leave numbers unused. */
 	note_append(db, segment, first_seq, seq, now);
+
+	/*
+	 * If this fails halfway, readers may come to blocks beyond tail_block, which
+	 * VACUUM may give back: leave it to the next append to tell them.
+	 */
+	segment->filenode = InvalidOid;
 	if (!EO_MUTANT(no_target_reset))
 		RelationSetTargetBlock(rel, nblocks > 0 ? nblocks - 1 : InvalidBlockNumber);
 	if (ntuples == 1)
@@ -307,6 +313,7 @@ eo_append(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples)
 	}
 	else
 		segment->tail_block = insert_rows(rel, tuples, ntuples, cid);
+	segment->filenode = EoRelationFileNumber(rel);
 	eo_append_unlock();
 	table_close(rel, NoLock);
 	return seq;
