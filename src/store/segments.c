@@ -165,13 +165,18 @@ eo_segments_load(EoDatabase *db)
  * Truncates one segment in the current transaction, unless somebody uses it.
  */
 static bool
-truncate_segment(EoDatabase *db, int index)
+truncate_segment(EoDatabase *db, int index, int64 through_seq)
 {
 	const EoCatalog *catalog = eo_catalog_required();
 	char		command[128];
 	Relation	rel;
 
 	if (!ConditionalLockRelationOid(catalog->log[index], AccessExclusiveLock))
+		return false;
+
+	/* Appends may have moved on to it before we had the lock. */
+	if (pg_atomic_read_u32(&db->active_segment) == (uint32) index ||
+		(int64) pg_atomic_read_u64(&db->segments[index].last_seq) > through_seq)
 		return false;
 	SPI_connect();
 	snprintf(command, sizeof(command), "TRUNCATE eo.log_%d", index);
@@ -220,7 +225,7 @@ eo_segments_truncate(EoDatabase *db, int64 through_seq, TimestampTz *recheck_at)
 			*recheck_at = expires;
 			break;
 		}
-		if (!truncate_segment(db, index))
+		if (!truncate_segment(db, index, through_seq))
 		{
 			*recheck_at = TimestampTzPlusMilliseconds(now, 1000);
 			break;
