@@ -16,9 +16,11 @@
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "store/catalog.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -127,6 +129,31 @@ eo_configuration_check_seq(EoDatabase *db, int64 seq)
 				 errmsg("seq " INT64_FORMAT " lies beyond the end of the log", seq),
 				 errdetail("The last one is " INT64_FORMAT ".", last),
 				 errhint("Use " INT64_FORMAT " or less.", last)));
+}
+
+int32
+eo_configuration_subscription_id(text *name)
+{
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {PointerGetDatum(name)};
+	EoOwnerScope scope;
+	bool		isnull;
+	int32		id = 0;
+
+	eo_enter_owner(&scope);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT id FROM eo.subscription WHERE name OPERATOR(pg_catalog.=) $1",
+							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look up the subscription");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
+				 errhint("See the view eo.subscriptions.")));
+	id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	eo_leave_owner(&scope);
+	return id;
 }
 
 /*

@@ -18,6 +18,9 @@ extern void eo_configuration_check_option(const EoBrokerKind *kind, EoOptionPlac
 /* A JSON scalar as text, palloc'd. */
 extern char *eo_configuration_scalar(const JsonbValue *value);
 
+/* The id of a subscription; an ERROR if there is none. */
+extern int32 eo_configuration_subscription_id(text *name);
+
 /* Milliseconds of an interval, from 0 to what a wait can take. */
 extern long eo_configuration_interval_ms(const Interval *interval);
 

@@ -8,14 +8,11 @@
 #include "postgres.h"
 
 #include "api/configuration.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "shmem.h"
-#include "store/catalog.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -188,32 +185,6 @@ eo_outbox_log_status(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
-/* The id of a subscription; an ERROR if there is none. */
-static int32
-subscription_id(text *name)
-{
-	Oid			types[] = {TEXTOID};
-	Datum		values[] = {PointerGetDatum(name)};
-	EoOwnerScope scope;
-	bool		isnull;
-	int32		id = 0;
-
-	eo_enter_owner(&scope);
-	SPI_connect();
-	if (SPI_execute_with_args("SELECT id FROM eo.subscription WHERE name OPERATOR(pg_catalog.=) $1",
-							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not look up the subscription");
-	if (SPI_processed == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
-				 errhint("See the view eo.subscriptions.")));
-	id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_finish();
-	eo_leave_owner(&scope);
-	return id;
-}
-
 /*
  * eo.wait_published(subscription text, seq bigint, timeout interval)
  * RETURNS boolean
@@ -224,7 +195,7 @@ subscription_id(text *name)
 Datum
 eo_outbox_wait_published(PG_FUNCTION_ARGS)
 {
-	int32		id = subscription_id(PG_GETARG_TEXT_PP(0));
+	int32		id = eo_configuration_subscription_id(PG_GETARG_TEXT_PP(0));
 	int64		seq = PG_GETARG_INT64(1);
 	long		timeout = eo_configuration_interval_ms(PG_GETARG_INTERVAL_P(2));
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
@@ -241,7 +212,10 @@ eo_outbox_wait_published(PG_FUNCTION_ARGS)
 	{
 		long		left;
 
+		/* in this order: the slot may become another subscription's */
 		published = eo_subscription_stats(slot).acked_seq >= seq;
+		pg_read_barrier();
+		published &= slot->dboid == MyDatabaseId && slot->id == id;
 		if (published || slot->dboid != MyDatabaseId || slot->id != id)
 			break;
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
