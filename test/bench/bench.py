@@ -99,7 +99,7 @@ def measure(directory, rounds, chosen):
             print("== %s: %s" % (one.name, one.help), flush=True)
             for result in one.function(bench):
                 results.append((one.name, result))
-                print_table(results[-1:])
+                bench.say("; ".join(cell for cell in cells(one.name, result) if cell))
     finally:
         bench.close()
         server.stop()
