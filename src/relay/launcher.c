@@ -5,7 +5,8 @@
  *
  * When the server starts nobody knows which databases those are, so every
  * database is given a relay once, a few at a time; it leaves at once where
- * there is nothing to do.  From then on a slot in shared memory says whether a
+ * there is nothing to do.  The same goes for databases that appear later, for
+ * they may be copies.  From then on a slot in shared memory says whether a
  * relay is wanted.  A relay that ended with an error is started again, ever
  * less often; so is one that could not be started because the server has no
  * worker left.
@@ -71,6 +72,7 @@ typedef struct Want
 } Want;
 
 static Task *tasks = NULL;
+static List *known = NIL;		/* databases that were there at the last look */
 static MemoryContext launcher_context;
 static MemoryContext scratch_context;
 
@@ -164,8 +166,28 @@ each_database(void (*visit) (HeapTuple tuple, Form_pg_database database, void *a
 static void
 plan_probe(HeapTuple tuple, Form_pg_database database, void *arg)
 {
-	if (database->datallowconn && !database->datistemplate)
+	List	  **found = arg;
+	MemoryContext old = MemoryContextSwitchTo(launcher_context);
+
+	*found = lappend_oid(*found, database->oid);
+	MemoryContextSwitchTo(old);
+	if (database->datallowconn && !database->datistemplate &&
+		!list_member_oid(known, database->oid))
 		find_task(database->oid)->probe = true;
+}
+
+/*
+ * Plans to look into databases that were not there last time: at server start
+ * all, later the copies of others.
+ */
+static void
+find_new_databases(void)
+{
+	List	   *found = NIL;
+
+	each_database(plan_probe, &found);
+	list_free(known);
+	known = found;
 }
 
 typedef struct Lookup
@@ -366,7 +388,6 @@ start_launcher(void)
 	eo_shared->launcher_pid = MyProcPid;
 	eo_shared->launcher_latch = &MyProc->procLatch;
 	LWLockRelease(eo_shared->lock);
-	each_database(plan_probe, NULL);
 }
 
 void
@@ -391,6 +412,7 @@ eo_launcher_main(Datum arg)
 			ProcessCatchupInterrupt();
 
 		MemoryContextReset(scratch_context);
+		find_new_databases();
 		next = start_relays();
 		if (next != EO_NEVER)
 			events |= WL_TIMEOUT;

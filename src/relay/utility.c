@@ -9,8 +9,8 @@
  *
  * DROP DATABASE and its like need a database without connections, and wait five
  * seconds for them to go away.  A relay would not, so it is put on hold: told
- * to leave, and not started again before the command is over, whichever way it
- * ends.  Only who may run the command can do that.
+ * to leave, and not started again before the transaction is over, whichever way
+ * it ends.  Only who may run the command can do that.
  */
 #include "postgres.h"
 
@@ -30,9 +30,9 @@
 #include "relay/backoff.h"
 #include "relay/utility.h"
 #include "shmem.h"
-#include "storage/ipc.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 /* The longest wait for a relay to leave; the command itself waits as long. */
@@ -45,6 +45,9 @@ static ProcessUtility_hook_type previous_hook = NULL;
 
 /* A command of this transaction may have changed configuration. */
 static bool config_changed = false;
+
+/* Databases that this transaction has put on hold */
+static List *held = NIL;
 
 /*----------
  * Configuration
@@ -91,27 +94,6 @@ changes_configuration(Node *parsetree)
 			return is_configuration(((AlterOwnerStmt *) parsetree)->objectType);
 		default:
 			return false;
-	}
-}
-
-static void
-xact_callback(XactEvent event, void *arg)
-{
-	EoDatabase *db;
-
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-			if (config_changed && (db = eo_database_slot(MyDatabaseId, false)) != NULL)
-				eo_relay_config_changed(db);
-			config_changed = false;
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			config_changed = false;
-			break;
-		default:
-			break;
 	}
 }
 
@@ -209,26 +191,10 @@ database_of_command(Node *parsetree, const char **command)
 	if (name == NULL)
 		return InvalidOid;
 	dboid = get_database_oid(name, true);
-	if (!OidIsValid(dboid) || dboid == MyDatabaseId || !may_run(dboid, template))
+	if (!OidIsValid(dboid) || (dboid == MyDatabaseId && !template) ||
+		!may_run(dboid, template))
 		return InvalidOid;
 	return dboid;
-}
-
-static void
-release_hold(int code, Datum arg)
-{
-	Oid			dboid = DatumGetObjectId(arg);
-	EoDatabase *db = eo_database_slot(dboid, false);
-
-	if (db == NULL)
-		return;
-	LWLockAcquire(eo_shared->lock, LW_EXCLUSIVE);
-	if (db->holds > 0)
-		db->holds--;
-	LWLockRelease(eo_shared->lock);
-
-	/* The launcher starts a relay, or finds that the database is gone. */
-	eo_relay_request(dboid);
 }
 
 /* Takes a hold.  Returns false if no relay was ever there. */
@@ -236,13 +202,41 @@ static bool
 take_hold(Oid dboid)
 {
 	EoDatabase *db = eo_database_slot(dboid, false);
+	MemoryContext old;
 
 	if (db == NULL)
 		return false;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	held = lappend_oid(held, dboid);
+	MemoryContextSwitchTo(old);
 	LWLockAcquire(eo_shared->lock, LW_EXCLUSIVE);
 	db->holds++;
 	LWLockRelease(eo_shared->lock);
 	return true;
+}
+
+/* The transaction is over.  Must not throw. */
+static void
+release_holds(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, held)
+	{
+		EoDatabase *db = eo_database_slot(lfirst_oid(lc), false);
+
+		if (db == NULL)
+			continue;
+		LWLockAcquire(eo_shared->lock, LW_EXCLUSIVE);
+		if (db->holds > 0)
+			db->holds--;
+		LWLockRelease(eo_shared->lock);
+
+		/* The launcher starts a relay, or finds that the database is gone. */
+		eo_relay_request(lfirst_oid(lc));
+	}
+	list_free(held);
+	held = NIL;
 }
 
 /* Tells the relay to leave and waits until it has, for a while. */
@@ -291,19 +285,24 @@ run_command(PlannedStmt *statement, const char *text, bool read_only_tree,
 }
 
 static void
-run_on_hold(const Oid dboid, PlannedStmt *statement, const char *text,
-			bool read_only_tree, ProcessUtilityContext context,
-			ParamListInfo params, QueryEnvironment *environment,
-			DestReceiver *dest, QueryCompletion *completion)
+xact_callback(XactEvent event, void *arg)
 {
-	PG_ENSURE_ERROR_CLEANUP(release_hold, ObjectIdGetDatum(dboid));
+	EoDatabase *db;
+
+	switch (event)
 	{
-		stop_relay(dboid);
-		run_command(statement, text, read_only_tree, context, params,
-					environment, dest, completion);
+		case XACT_EVENT_COMMIT:
+			if (config_changed && (db = eo_database_slot(MyDatabaseId, false)) != NULL)
+				eo_relay_config_changed(db);
+			/* FALLTHROUGH */
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			config_changed = false;
+			release_holds();
+			break;
+		default:
+			break;
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(release_hold, ObjectIdGetDatum(dboid));
-	release_hold(0, ObjectIdGetDatum(dboid));
 }
 
 static void
@@ -324,11 +323,9 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 	if (OidIsValid(dboid) && command != NULL)
 		PreventInTransactionBlock(context == PROCESS_UTILITY_TOPLEVEL, command);
 	if (OidIsValid(dboid) && take_hold(dboid))
-		run_on_hold(dboid, statement, text, read_only_tree, context, params,
-					environment, dest, completion);
-	else
-		run_command(statement, text, read_only_tree, context, params,
-					environment, dest, completion);
+		stop_relay(dboid);
+	run_command(statement, text, read_only_tree, context, params,
+				environment, dest, completion);
 }
 
 void
