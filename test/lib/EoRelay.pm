@@ -20,6 +20,7 @@ our @EXPORT = qw(
 );
 
 my $dir;
+my $poll_interval = 20_000;    # microseconds
 
 # A running server with the extension in database postgres.
 sub new_server
@@ -49,7 +50,7 @@ sub wait_until
 	while (!$condition->())
 	{
 		die "timed out waiting until $what" if time() > $limit;
-		usleep(20_000);
+		usleep($poll_interval);
 	}
 	return 1;
 }

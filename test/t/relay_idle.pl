@@ -11,6 +11,9 @@ use Time::HiRes qw(usleep);
 # Seconds without a wake-up, once things have calmed down
 my $period = 4;
 
+# Seconds without a wake-up that count as calm
+my $calm = 1.5;
+
 my $node = new_server('idle', conf => <<EOC);
 max_worker_processes = 12
 log_statement = none
@@ -54,7 +57,7 @@ wait_until(
 	'everything is calm',
 	sub {
 		my %earlier = %before;
-		usleep(1_500_000);
+		usleep($calm * 1_000_000);
 		%before = snapshot();
 		return !grep { $before{$_} != $earlier{$_} } keys %before;
 	});

@@ -34,32 +34,35 @@ sub start_client
 		'<', \undef, '>', \$out, '2>', \$err);
 }
 
+# They go on until the table is empty.
+$node->safe_psql('postgres', 'CREATE TABLE going AS SELECT 1');
 my @clients = map { start_client(<<EOS) } 1 .. 2;
 DO \$\$
+DECLARE i int := 0;
 BEGIN
-	FOR i IN 1 .. 3000 LOOP
+	WHILE EXISTS (SELECT FROM going) LOOP
+		i := i + 1;
 		PERFORM eo.enqueue((ARRAY['ab', 'b', 'bc'])[1 + (i / 3) % 3], to_jsonb(i));
 		IF i % 3 = 0 THEN ROLLBACK; ELSE COMMIT; END IF;
-		PERFORM pg_sleep(0.001);
 	END LOOP;
 END
 \$\$;
 EOS
 
 my $kills = 0;
-while ($kills < 25 || grep { $_->pumpable } @clients)
+while ($kills < 40)
 {
 	my @pids = grep { $_ ne '' } split /\n/, $node->safe_psql('postgres',
 		'SELECT publisher_pid FROM eo.subscriptions');
 
-	$_->pump_nb foreach grep { $_->pumpable } @clients;
 	kill 'KILL', $pids[ int(rand(@pids)) ] and $kills++ if @pids;
-	usleep(int(rand(150_000)));
+	usleep(int(rand(100_000)));
 }
+$node->safe_psql('postgres', 'DELETE FROM going');
 $_->finish foreach @clients;
 my $seq = $node->safe_psql('postgres', 'SELECT last_seq FROM eo.log_status()');
-my $committed = $node->safe_psql('postgres', 'SELECT count(*) FROM eo.events');
-is($committed, 4000, 'what the clients committed is in the log');
+cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM eo.events'), '>', 1000,
+	'the clients were busy');
 foreach my $name (sort keys %path)
 {
 	ok(wait_published($node, $name, $seq), "$name catches up after $kills kills in all");
@@ -76,7 +79,7 @@ is(server_starts($node), 1, 'the server was never restarted');
 foreach my $round (1 .. 3)
 {
 	my $client = start_client(
-		"DO \$\$ BEGIN FOR i IN 1 .. 100000 LOOP PERFORM eo.enqueue('ab', to_jsonb(i)); COMMIT; PERFORM pg_sleep(0.0002); END LOOP; END \$\$");
+		"DO \$\$ BEGIN FOR i IN 1 .. 30000 LOOP PERFORM eo.enqueue('ab', to_jsonb(i)); COMMIT; END LOOP; END \$\$");
 	my $read = field($node, 'all', 'published');
 
 	wait_until('events flow', sub { field($node, 'all', 'published') > $read + 50 });
