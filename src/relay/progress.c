@@ -27,7 +27,7 @@
 
 /* The least time between two writes of a cursor: while busy, and when idle. */
 #define BUSY_WRITE_MS	100
-#define IDLE_WRITE_MS	10
+#define IDLE_WRITE_MS	2
 
 static EoStatement lock_cursor = {
 	"SELECT 1 FROM eo.cursor WHERE subscription = $1 FOR UPDATE SKIP LOCKED",

@@ -191,6 +191,59 @@ ok($node->poll_query_until('copy',
 is(server_starts($node), 1, 'the server was never restarted');
 is(log_count($node, qr/relay has started for database "postgres"/), 2,
 	'nor was the relay, but for the copy');
+# ---- locks -----------------------------------------------------------------------------
+
+# A session that holds a lock until the table is empty.
+sub start_locker
+{
+	my ($lock) = @_;
+	my ($out, $err);
+
+	sql('DROP TABLE IF EXISTS held; CREATE TABLE held AS SELECT 1');
+	my $session = IPC::Run::start(
+		[
+			'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'BEGIN', '-c', $lock, '-c',
+			'DO $$ BEGIN WHILE EXISTS (SELECT FROM public.held) LOOP END LOOP; END $$',
+			'-c', 'COMMIT'
+		],
+		'<', \undef, '>', \$out, '2>', \$err);
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'DO %public.held%' AND pid <> pg_backend_pid()")
+	  or die;
+	return $session;
+}
+
+$path = subscribe_file($node, 'locked', topics => 'l');
+wait_published($node, 'locked', enqueue($node, 'l', 1)) or die;
+my $lines_before = 1;
+foreach my $lock (
+	"SELECT FROM eo.cursor WHERE subscription = (SELECT id FROM eo.subscription WHERE name = 'locked') FOR UPDATE",
+	'LOCK TABLE eo.cursor',
+	'LOCK TABLE eo.position',
+	'DROP EXTENSION eo_outbox CASCADE')
+{
+	my $session = start_locker($lock);
+	my $drop = $lock =~ /^DROP/;
+
+	# While the extension is being dropped nobody can enqueue either.
+	if (!$drop)
+	{
+		my $last = enqueue($node, 'l', 1);
+		wait_until('published', sub { scalar(read_events($path)) > $lines_before });
+		ok(1, "published in spite of $lock");
+		ok(!wait_published($node, 'locked', $last, 0.3), 'and not told before it is on record');
+		$lines_before++;
+	}
+	sql('DELETE FROM held');
+	$session->finish;
+	next if $drop;
+	ok(wait_published($node, 'locked', sql('SELECT last_seq FROM eo.log_status()')), 'but then');
+}
+ok($node->poll_query_until('postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'eo_outbox relay' AND datname = 'postgres'"),
+	'DROP EXTENSION in a long transaction: the relay leaves at its end');
+is(log_count($node, qr/deadlock/), 0, 'without a deadlock');
+is(log_count($node, qr/eo_outbox relay ERROR/), 0, 'and without an error');
 $node->stop;
 
 done_testing();

@@ -157,6 +157,19 @@ ok(wait_field($node, 'orphan', 'state', 'streaming'), 'it goes on when the serve
 
 # ---- an error inside the relay ------------------------------------------------
 
+subscribe_stub($node, 'broken', 'ack', topics => 'e');
+wait_published($node, 'broken', enqueue($node, 'e', 1)) or die;
+my $id = $node->safe_psql('postgres', "SELECT id FROM eo.subscription WHERE name = 'broken'");
+$node->safe_psql('postgres',
+	"ALTER TABLE eo.position ADD CONSTRAINT trouble CHECK (subscription <> $id OR position < 3)");
+$seq = enqueue($node, 'e', 5);
+ok(wait_published($node, 'good', $seq), 'an error in one subscription does not disturb another');
+$node->poll_query_until('postgres',
+	"SELECT last_error LIKE '%violates check constraint%' FROM eo.subscriptions WHERE name = 'broken'");
+like(field($node, 'broken', 'last_error'), qr/violates check constraint "trouble"/, 'it is shown');
+$node->safe_psql('postgres', 'ALTER TABLE eo.position DROP CONSTRAINT trouble');
+ok(wait_published($node, 'broken', $seq), 'and tried again');
+
 check_events($node, $path, 'true', 'the file has everything, once, in order');
 is(server_starts($node), 1, 'the server was never restarted');
 is($node->safe_psql('postgres',
