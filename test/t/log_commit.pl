@@ -7,6 +7,7 @@ use EoLog;
 use EoRelay;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = new_log_server('commit', streaming => 1, conf => <<EOC);
 max_prepared_transactions = 5
@@ -62,12 +63,17 @@ for my $how ('cancel', 'terminate')
 my $load = session($node);
 $pid = $load->query_safe('SELECT pg_backend_pid()');
 send_query($load, 'CALL test.put(3000)');
+my $reader = session($node);
 for my $round (1 .. 30)
 {
+	# it may hold a lock that the reader needs, so it must go on by itself
 	kill 'STOP', $pid;
-	value($node, "SELECT test.pull('p', 100000)");
+	send_query($reader, "SELECT test.pull('p', 100000)");
+	usleep(10_000);
 	kill 'CONT', $pid;
+	$reader->query_safe('SELECT 1');
 }
+$reader->quit;
 $load->query_safe('SELECT 1');
 pull($node, 'p');
 check_pulled($node, 'p', 'a writer stopped at random');
