@@ -193,17 +193,20 @@ wants_exactly_once(const EoConfigMessage *config)
 void
 kafka_configure(KafkaState *state, const EoConfigMessage *config)
 {
+	size_t		size;
+
 	state->conf = rd_kafka_conf_new();
 	state->batch_size = DEFAULT_BATCH_SIZE;
 	state->connect_timeout_ms = DEFAULT_CONNECT_TIMEOUT_MS;
 	state->topic_prefix = strdup("");
 	state->position_topic = strdup(DEFAULT_POSITION_TOPIC);
 	state->source = copy_text(config->source);
-	state->identity = malloc(sizeof(KAFKA_ID_PREFIX) + config->identity.len);
+	size = sizeof(KAFKA_ID_PREFIX) + config->identity.len;
+	state->identity = malloc(size);
 	if (state->identity == NULL)
 		abort();
-	sprintf(state->identity, "%s%.*s", KAFKA_ID_PREFIX,
-			(int) config->identity.len, config->identity.data);
+	snprintf(state->identity, size, "%s%.*s", KAFKA_ID_PREFIX,
+			 (int) config->identity.len, config->identity.data);
 
 	state->exactly_once = wants_exactly_once(config);
 	set_properties(state, defaults);

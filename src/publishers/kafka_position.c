@@ -65,7 +65,7 @@ compare_seqs(const void *a, const void *b)
 void
 kafka_position_describe(KafkaState *state, int64_t seq, char out[KAFKA_METADATA_SIZE])
 {
-	size_t		len = (size_t) sprintf(out, "txn=%s", state->txn_name);
+	size_t		len = (size_t) snprintf(out, KAFKA_METADATA_SIZE, "txn=%s", state->txn_name);
 	const char *glue = ";refused=";
 	int64_t		from = seq;
 
@@ -76,8 +76,8 @@ kafka_position_describe(KafkaState *state, int64_t seq, char out[KAFKA_METADATA_
 			continue;
 		if (len + 32 > KAFKA_METADATA_SIZE)
 			publisher_fail(state->pub, "Kafka refused more events than can be noted beside the position: starting again, to see which of them are dealt with");
-		len += (size_t) sprintf(out + len, "%s%" PRIx64, glue,
-								(uint64_t) (from - state->refused[i]));
+		len += (size_t) snprintf(out + len, KAFKA_METADATA_SIZE - len, "%s%" PRIx64, glue,
+								 (uint64_t) (from - state->refused[i]));
 		from = state->refused[i];
 		glue = ",";
 	}

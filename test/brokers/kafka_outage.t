@@ -75,8 +75,7 @@ def deliver(mode, topic, disturb):
 
 def hang():
     broker.script("kill", "STOP")
-    # Long enough for requests to be under way and none to be answered.
-    driver.time.sleep(3)
+    driver.time.sleep(3)  # lasts: requests are under way and none is answered
     broker.script("kill", "CONT")
 
 

@@ -69,7 +69,7 @@ for my $round (1 .. 30)
 	# it may hold a lock that the reader needs, so it must go on by itself
 	kill 'STOP', $pid;
 	send_query($reader, "SELECT test.pull('p', 100000)");
-	usleep(10_000);
+	usleep(10_000);  # lasts: the reader may need a lock of the stopped one
 	kill 'CONT', $pid;
 	$reader->query_safe('SELECT 1');
 }
