@@ -114,7 +114,7 @@ eo_channel_pending(const EoChannel *channel)
 	return channel->out.end - channel->out.start;
 }
 
-bool
+void
 eo_channel_send(EoChannel *channel)
 {
 	EoChannelBuffer *out = &channel->out;
@@ -126,11 +126,16 @@ eo_channel_send(EoChannel *channel)
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+			return;
 		if (n < 0)
-			return errno == EAGAIN || errno == EWOULDBLOCK;
+		{
+			/* Nobody reads any more; do not wait for room. */
+			buffer_drop(out, out->end - out->start);
+			return;
+		}
 		buffer_drop(out, (size_t) n);
 	}
-	return true;
 }
 
 EoChannelStatus

@@ -55,8 +55,11 @@ extern bool eo_channel_commit(EoChannel *channel, const EoWriter *writer);
 
 extern size_t eo_channel_pending(const EoChannel *channel);
 
-/* Sends what the socket takes.  Returns false if the other end is gone. */
-extern bool eo_channel_send(EoChannel *channel);
+/*
+ * Sends what the socket takes.  If the other end is gone it drops the output:
+ * the end of the input will tell.
+ */
+extern void eo_channel_send(EoChannel *channel);
 
 /* Reads once. */
 extern EoChannelStatus eo_channel_receive(EoChannel *channel);

@@ -101,7 +101,6 @@ written(EoSubscription *sub)
 	sub->flush_write = false;
 	sub->write_at = EO_NEVER;
 	sub->last_write = eo_clock_ms();
-	eo_relay.truncate_due = true;
 	eo_relay.wrote = true;
 }
 

@@ -85,11 +85,23 @@ handle_sigchld(SIGNAL_ARGS)
  *----------
  */
 
+static bool
+has_free_slot(void)
+{
+	bool		found = false;
+
+	LWLockAcquire(eo_shared->lock, LW_SHARED);
+	for (int i = 0; i < eo_shared->ndatabases; i++)
+		found |= eo_shared->databases[i].dboid == InvalidOid;
+	LWLockRelease(eo_shared->lock);
+	return found;
+}
+
 /* Runs on every way out of the process, also before it has registered. */
 static void
 relay_exit(int code, Datum arg)
 {
-	EoDatabase *db = eo_database_slot(relay_dboid, code != 0);
+	EoDatabase *db = eo_database_slot(relay_dboid, code != 0 && has_free_slot());
 	Latch	   *launcher;
 
 	for (EoSubscription *sub = eo_relay.subscriptions; sub != NULL; sub = sub->next)
@@ -287,37 +299,48 @@ known_low_seq(void)
 
 /*
  * A cursor may have passed events that nobody wants without being written;
- * that would keep a segment for ever.
+ * that would keep a segment for ever.  Returns true if there is such a cursor.
  */
-static void
+static bool
 write_lagging_cursors(void)
 {
+	bool		found = false;
+
 	for (EoSubscription *sub = eo_relay.subscriptions; sub != NULL; sub = sub->next)
 	{
-		if (!sub->pull && sub->durable.seq < sub->acked.seq && may_truncate(sub->acked.seq))
-			sub->write_at = Min(sub->write_at, eo_clock_ms());
+		if (sub->pull || sub->durable.seq >= sub->acked.seq || !may_truncate(sub->acked.seq))
+			continue;
+		sub->write_at = Min(sub->write_at, eo_clock_ms());
+		found = true;
 	}
+	return found;
 }
 
+/*
+ * Truncates what nobody needs.  That is looked at in every turn, but after a
+ * vain attempt not before truncate_at: until then the retention keeps the
+ * oldest segment, or somebody of whom we will not hear.
+ */
 static void
 truncate_segments(void)
 {
 	TimestampTz recheck_at = 0;
+	bool		locked;
+	bool		lagging;
 	int			count = 0;
 
-	if (!eo_relay.truncate_due && eo_clock_ms() < truncate_at)
+	if (!eo_relay.truncate_due && truncate_at != EO_NEVER && eo_clock_ms() < truncate_at)
 		return;
 	eo_relay.truncate_due = false;
 	truncate_at = EO_NEVER;
 	if (!may_truncate(known_low_seq()))
 		return;
-	write_lagging_cursors();
+	lagging = write_lagging_cursors();
 
 	eo_relay_begin(true);
-	if (eo_relay_lock_tables(AccessShareLock))
+	locked = eo_relay_lock_tables(AccessShareLock);
+	if (locked)
 		count = eo_segments_truncate(eo_relay.db, eo_subscriptions_low_seq(), &recheck_at);
-	else
-		truncate_at = eo_clock_ms() + EO_RETRY_MS;
 	eo_relay_commit(true);
 	eo_segments_released(eo_relay.db);
 	if (count > 0)
@@ -325,8 +348,8 @@ truncate_segments(void)
 	if (recheck_at != 0)
 		truncate_at = eo_clock_ms() +
 			Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), recheck_at), 1);
-	else if (truncate_at == EO_NEVER && may_truncate(known_low_seq()))
-		truncate_at = eo_clock_ms() + PULL_CHECK_MS;
+	else if (may_truncate(known_low_seq()))
+		truncate_at = eo_clock_ms() + (locked && !lagging ? PULL_CHECK_MS : EO_RETRY_MS);
 }
 
 /*----------

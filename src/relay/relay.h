@@ -22,7 +22,7 @@ typedef struct EoRelay
 	struct EoSubscription *subscriptions;	/* a list, by next */
 	bool		child_ended;	/* some publisher has, as of this turn */
 	bool		fds_changed;	/* the wait event set has to be made anew */
-	bool		truncate_due;	/* a durable cursor may have moved */
+	bool		truncate_due;	/* settings or subscriptions have changed */
 	bool		wrote;			/* table statistics have to be reported */
 } EoRelay;
 

@@ -111,7 +111,7 @@ handle_ready(EoSubscription *sub, EoBytes body)
 {
 	EoReadyMessage m;
 
-	if (sub->phase == EO_PUBLISHER_STOPPING)
+	if (sub->ending == EO_ENDING_ASKED)
 		return;
 	if (sub->phase != EO_PUBLISHER_STARTING)
 	{

@@ -169,9 +169,8 @@ eo_subscription_serve(EoSubscription *sub, uint64 ended)
 			set_running_state(sub);
 	}
 
-	/* A failure shows by the end of file, which is read in its turn. */
 	if (eo_channel_pending(&sub->process.channel) > 0)
-		(void) eo_channel_send(&sub->process.channel);
+		eo_channel_send(&sub->process.channel);
 	more |= eo_progress_step(sub);
 	eo_subscription_report(sub);
 	return more;
@@ -229,7 +228,7 @@ eo_subscription_report(EoSubscription *sub)
 	EoSubscriptionSlot *slot = sub->slot;
 	EoSubscriptionStats *stats = &slot->stats;
 	EoInFlight *oldest = eo_in_flight_first(sub);
-	int64		acked_seq = eo_progress_published(sub);
+	int64		acked_seq = sub->pull ? 0 : eo_progress_published(sub);
 	bool		advanced;
 
 	if (slot == NULL)

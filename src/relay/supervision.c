@@ -170,10 +170,13 @@ eo_supervision_break(EoSubscription *sub, EoEnding ending, const char *format,..
 
 	if (sub->phase == EO_PUBLISHER_NONE)
 		return;
-	va_start(args, format);
-	vsnprintf(sub->reason, sizeof(sub->reason), format, args);
-	va_end(args);
-	sub->ending = ending;
+	if (sub->ending != EO_ENDING_ASKED)
+	{
+		va_start(args, format);
+		vsnprintf(sub->reason, sizeof(sub->reason), format, args);
+		va_end(args);
+		sub->ending = ending;
+	}
 	sub->phase = EO_PUBLISHER_ENDING;
 	sub->deadline = EO_NEVER;
 	eo_publisher_kill(&sub->process);

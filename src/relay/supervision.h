@@ -15,7 +15,10 @@ extern void eo_supervision_start(EoSubscription *sub);
 /* Asks it to end, if there is one and it was not asked before. */
 extern void eo_supervision_stop(EoSubscription *sub);
 
-/* Ends it at once; the arguments are those of printf and say why. */
+/*
+ * Ends it at once; the arguments are those of printf and say why.  If it was
+ * asked to end, that stays the reason.
+ */
 extern void eo_supervision_break(EoSubscription *sub, EoEnding ending,
 								 const char *format,...) pg_attribute_printf(3, 4);
 

@@ -169,6 +169,19 @@ wait_field($node, 'few', 'lag_events', '0');
 ok($node->poll_query_until('postgres',
 		"SELECT count(*) <= 2 FROM eo.segments WHERE state <> 'free'"), 'all of them');
 
+# With no subscription at all the log is truncated too.
+$node->safe_psql('postgres', 'CREATE DATABASE empty');
+$node->safe_psql('empty', 'CREATE EXTENSION eo_outbox');
+foreach (1 .. 4)
+{
+	$node->safe_psql('empty',
+		"SELECT count(eo.enqueue('d', (SELECT jsonb_agg(md5((i * 1000 + j)::text)) FROM generate_series(1, 100) j)))"
+		  . " FROM generate_series(1, 400) i");
+}
+ok($node->poll_query_until('empty',
+		"SELECT count(*) <= 1 FROM eo.segments WHERE state <> 'free'"), 'without subscriptions too');
+$node->safe_psql('postgres', 'DROP DATABASE empty');
+
 # The broker has lost what the log has lost too.
 sql("ALTER SERVER stub_ahead OPTIONS (SET script 'position:1')");
 ok(wait_field($node, 'ahead', 'state', 'failed'), 'a loss that cannot be mended fails');

@@ -14,7 +14,7 @@ SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fram
 UNIT_CFLAGS = -std=gnu99 -O1 -g $(PUBLISHER_WARNINGS) $(SANITIZE) -Isrc -Itest/unit -MMD -MP
 unit_objects = $(patsubst %.c,build/unit/obj/%.o,$(sort $(wildcard $(1))))
 
-UNIT_PROGRAMS = build/unit/wire_test build/unit/cloudevents_test
+UNIT_PROGRAMS = build/unit/wire_test build/unit/cloudevents_test build/unit/backoff_test
 UNIT_PUBLISHERS = build/unit/eo-publish-file build/unit/eo-publish-stub
 UNIT_FUZZER = build/unit/fuzz_decoders
 UNIT_LIST = $(UNIT_PROGRAMS) test/unit/harness_test.py test/unit/file_test.py $(UNIT_FUZZER)
@@ -40,6 +40,7 @@ fuzz: $(UNIT_FUZZER)
 build/unit/wire_test: $(call unit_objects,test/unit/wire_test.c) $(UNIT_WIRE)
 build/unit/cloudevents_test: $(call unit_objects,test/unit/cloudevents_test.c \
 	src/publishers/cloudevents.c src/publishers/ring.c) $(UNIT_WIRE)
+build/unit/backoff_test: $(call unit_objects,test/unit/backoff_test.c src/relay/backoff.c)
 build/unit/fuzz_decoders: $(call unit_objects,test/fuzz/decoders.c \
 	src/publishers/cloudevents.c src/publishers/file_resume.c) $(UNIT_WIRE)
 build/unit/eo-publish-file: $(call unit_objects,src/publishers/file*.c) $(UNIT_COMMON)
