@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "settings.h"
+#include "storage/ipc.h"
 #include "store/append.h"
 #include "store/catalog.h"
 #include "store/lineage.h"
@@ -227,6 +228,12 @@ count_events(EoDatabase *db, Pull *pull, int64 from, int64 upto, int sign)
 	eo_log_reader_free(reader);
 }
 
+static void
+stop_waiting(int code, Datum db)
+{
+	pg_atomic_fetch_sub_u32(&((EoDatabase *) DatumGetPointer(db))->waiters, 1);
+}
+
 /* Waits until some transaction with events has ended, or the time is over. */
 static bool
 wait_for_events(EoDatabase *db, uint64 ended, TimestampTz until)
@@ -234,7 +241,7 @@ wait_for_events(EoDatabase *db, uint64 ended, TimestampTz until)
 	bool		more = false;
 
 	pg_atomic_fetch_add_u32(&db->waiters, 1);
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(stop_waiting, PointerGetDatum(db));
 	{
 		ConditionVariablePrepareToSleep(&db->events_ended);
 		for (;;)
@@ -248,11 +255,8 @@ wait_for_events(EoDatabase *db, uint64 ended, TimestampTz until)
 		}
 		ConditionVariableCancelSleep();
 	}
-	PG_FINALLY();
-	{
-		pg_atomic_fetch_sub_u32(&db->waiters, 1);
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(stop_waiting, PointerGetDatum(db));
+	stop_waiting(0, PointerGetDatum(db));
 	return more;
 }
 
