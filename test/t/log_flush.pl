@@ -8,16 +8,33 @@ use EoRelay;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# The WAL writer must not do what the reader has to.  It wakes up early only
-# when a page of WAL is full.
+# Nobody else may do what the reader has to: neither the WAL writer, which is
+# stopped, nor the background writer, before it writes a page.
 my $node = new_log_server('flush', conf => <<EOC);
 synchronous_commit = off
 wal_writer_delay = 10s
-wal_writer_flush_after = 0
+bgwriter_lru_maxpages = 0
 checkpoint_timeout = 1h
 full_page_writes = off
 EOC
 subscribe_pull($node, 'p');
+
+# Stops the WAL writer while it sleeps and so holds no lock.
+sub stop_wal_writer
+{
+	my $query = "FROM pg_stat_activity WHERE backend_type = 'walwriter'";
+	my $pid = value($node, "SELECT pid $query");
+
+	wait_until(
+		'the WAL writer sleeps',
+		sub {
+			kill 'STOP', $pid;
+			my $asleep = value($node, "SELECT wait_event = 'WalWriterMain' $query") eq 't';
+			kill 'CONT', $pid unless $asleep;
+			return $asleep;
+		});
+	return;
+}
 
 # A session that has done everything before, so that its commit is all there is.
 sub ready_session
@@ -26,6 +43,7 @@ sub ready_session
 
 	$session->query_safe("SELECT eo.enqueue('warm', '1')");
 	$session->query_safe("SELECT test.pull('p', 100)");
+	stop_wal_writer();
 	# the next record begins a page
 	$session->query_safe('SELECT pg_switch_wal()');
 	return $session;
