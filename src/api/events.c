@@ -5,7 +5,6 @@
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "api/api.h"
@@ -14,6 +13,7 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "store/catalog.h"
+#include "store/page.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -71,6 +71,7 @@ eo_api_put_event(ReturnSetInfo *rsinfo, const EoEvent *event, int64 position)
 /* State of the search for the rows of one event. */
 typedef struct Assembly
 {
+	TupleDesc	desc;
 	int64		seq;
 	EoEvent		head;
 	int			nparts;
@@ -79,45 +80,30 @@ typedef struct Assembly
 	struct varlena **parts;
 } Assembly;
 
-/* Collects what a page has of the event. */
+/* Takes a row if it is of the event. */
 static void
-collect_parts(Relation rel, BlockNumber block, Assembly *assembly)
+collect_part(HeapTuple tuple, Buffer buffer, void *arg)
 {
-	Buffer		buffer = ReadBuffer(rel, block);
-	Page		page;
+	Assembly   *assembly = arg;
+	EoEvent		row;
+	int16		part;
+	bool		isnull;
 
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	for (OffsetNumber off = FirstOffsetNumber;
-		 !PageIsNew(page) && off <= PageGetMaxOffsetNumber(page); off++)
+	if (eo_event_row_seq(tuple) != assembly->seq)
+		return;
+	part = DatumGetInt16(heap_getattr(tuple, EO_COL_PART, assembly->desc, &isnull));
+	if (part == -assembly->nparts)
 	{
-		ItemId		item = PageGetItemId(page, off);
-		HeapTupleData tuple;
-		EoEvent		row;
-		int16		part;
-		bool		isnull;
+		bool		json;
 
-		if (!ItemIdIsNormal(item))
-			continue;
-		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-		tuple.t_len = ItemIdGetLength(item);
-		if (eo_event_row_seq(&tuple) != assembly->seq)
-			continue;
-		part = DatumGetInt16(heap_getattr(&tuple, EO_COL_PART, RelationGetDescr(rel), &isnull));
-		if (part == -assembly->nparts)
-		{
-			bool		json;
-
-			(void) heap_getattr(&tuple, EO_COL_CONTENT_TYPE, RelationGetDescr(rel), &json);
-			assembly->found_head |= json == (assembly->head.content_type == NULL);
-		}
-		if (part <= 0 || part > assembly->nparts || assembly->parts[part - 1] != NULL)
-			continue;
-		(void) eo_event_deform(heap_copytuple(&tuple), RelationGetDescr(rel), &row);
-		assembly->parts[part - 1] = row.body;
-		assembly->found++;
+		(void) heap_getattr(tuple, EO_COL_CONTENT_TYPE, assembly->desc, &json);
+		assembly->found_head |= json == (assembly->head.content_type == NULL);
 	}
-	UnlockReleaseBuffer(buffer);
+	if (part <= 0 || part > assembly->nparts || assembly->parts[part - 1] != NULL)
+		return;
+	(void) eo_event_deform(heap_copytuple(tuple), assembly->desc, &row);
+	assembly->parts[part - 1] = row.body;
+	assembly->found++;
 }
 
 /*
@@ -145,12 +131,13 @@ assemble(Oid relid, ItemPointer head, int64 seq, int nparts, text *content_type)
 				 errhint("Read the view eo.events.")));
 	rel = relation_open(relid, AccessShareLock);
 	nblocks = RelationGetNumberOfBlocks(rel);
+	assembly.desc = RelationGetDescr(rel);
 	assembly.head.content_type = content_type;
 	assembly.parts = palloc0(sizeof(struct varlena *) * nparts);
 	for (BlockNumber i = 0; i < nblocks && assembly.found < nparts; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		collect_parts(rel, (first + i) % nblocks, &assembly);
+		eo_page_visit(rel, (first + i) % nblocks, collect_part, &assembly);
 	}
 	relation_close(rel, AccessShareLock);
 	/* Whoever calls chooses the arguments: no half event, nor bytes as JSON. */

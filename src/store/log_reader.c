@@ -52,6 +52,7 @@
 #include "store/append.h"
 #include "store/catalog.h"
 #include "store/log_rows.h"
+#include "store/page.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -112,50 +113,55 @@ compare_seqs(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
+/* The lowest seqs of a segment, while it is scanned. */
+typedef struct LowestSeqs
+{
+	int64		above;
+	int64		bound;
+	int			n;
+	int64		seqs[REWRITTEN_ROWS * 2];
+} LowestSeqs;
+
+/* Keeps the lowest half when the array is full. */
+static void
+halve(LowestSeqs *lowest)
+{
+	qsort(lowest->seqs, lowest->n, sizeof(int64), compare_seqs);
+	lowest->n = REWRITTEN_ROWS;
+	lowest->bound = lowest->seqs[REWRITTEN_ROWS - 1];
+}
+
+static void
+note_seq(HeapTuple row, Buffer buffer, void *arg)
+{
+	LowestSeqs *lowest = arg;
+	int64		seq = eo_event_row_seq(row);
+
+	if (seq <= lowest->above || seq > lowest->bound)
+		return;
+	lowest->seqs[lowest->n++] = seq;
+	if (lowest->n == REWRITTEN_ROWS * 2)
+		halve(lowest);
+}
+
 static int64
 rewritten_bound(Relation rel, BlockNumber nblocks, int64 above)
 {
-	int64	   *seqs = palloc(sizeof(int64) * REWRITTEN_ROWS * 2);
-	int			n = 0;
-	int64		bound = PG_INT64_MAX;
+	LowestSeqs *lowest = palloc(sizeof(LowestSeqs));
+	int64		bound;
 
+	lowest->above = above;
+	lowest->bound = PG_INT64_MAX;
+	lowest->n = 0;
 	for (BlockNumber block = 0; block < nblocks; block++)
 	{
-		Buffer		buffer = ReadBuffer(rel, block);
-		Page		page;
-
 		CHECK_FOR_INTERRUPTS();
-		LockBuffer(buffer, BUFFER_LOCK_SHARE);
-		page = BufferGetPage(buffer);
-		for (OffsetNumber off = FirstOffsetNumber;
-			 !PageIsNew(page) && off <= PageGetMaxOffsetNumber(page); off++)
-		{
-			ItemId		item = PageGetItemId(page, off);
-			HeapTupleData tuple;
-			int64		seq;
-
-			if (!ItemIdIsNormal(item))
-				continue;
-			tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-			seq = eo_event_row_seq(&tuple);
-			if (seq <= above || seq > bound)
-				continue;
-			seqs[n++] = seq;
-			if (n == REWRITTEN_ROWS * 2)
-			{
-				qsort(seqs, n, sizeof(int64), compare_seqs);
-				n = REWRITTEN_ROWS;
-				bound = seqs[n - 1];
-			}
-		}
-		UnlockReleaseBuffer(buffer);
+		eo_page_visit(rel, block, note_seq, lowest);
 	}
-	if (n > REWRITTEN_ROWS)
-	{
-		qsort(seqs, n, sizeof(int64), compare_seqs);
-		bound = seqs[REWRITTEN_ROWS - 1];
-	}
-	pfree(seqs);
+	if (lowest->n > REWRITTEN_ROWS)
+		halve(lowest);
+	bound = lowest->bound;
+	pfree(lowest);
 	return bound;
 }
 

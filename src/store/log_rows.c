@@ -12,6 +12,7 @@
 #include "settings.h"
 #include "storage/bufmgr.h"
 #include "store/log_rows.h"
+#include "store/page.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -79,44 +80,42 @@ add_row(EoRowBatch *batch)
 	return &batch->rows[batch->nrows++];
 }
 
+/* What eo_rows_collect() takes of a page. */
+typedef struct Collection
+{
+	EoRowBatch *batch;
+	int64		above;
+	int64		upto;
+} Collection;
+
 /* Continuation rows (topic '') are taken whenever their head may be. */
+static void
+collect_row(HeapTuple tuple, Buffer buffer, void *arg)
+{
+	Collection *collection = arg;
+	EoRowBatch *batch = collection->batch;
+	int64		seq = eo_event_row_seq(tuple);
+	EoRow	   *row;
+	bool		isnull;
+
+	if (seq <= collection->above || seq > collection->upto)
+		return;
+	row = add_row(batch);
+	row->seq = seq;
+	row->part = DatumGetInt16(heap_getattr(tuple, EO_COL_PART, batch->desc, &isnull));
+	row->xid = InvalidTransactionId;
+	row->state = judge_row(batch, tuple, buffer, &row->xid);
+	row->tuple = NULL;
+	if (row->state == ROW_COMMITTED && (row->part > 0 || topic_wanted(batch, tuple)))
+		row->tuple = heap_copytuple(tuple);
+}
+
 void
 eo_rows_collect(EoRowBatch *batch, Relation rel, BlockNumber block, int64 above, int64 upto)
 {
-	Buffer		buffer = ReadBuffer(rel, block);
-	Page		page;
+	Collection	collection = {.batch = batch,.above = above,.upto = upto};
 
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	for (OffsetNumber off = FirstOffsetNumber;
-		 !PageIsNew(page) && off <= PageGetMaxOffsetNumber(page); off++)
-	{
-		ItemId		item = PageGetItemId(page, off);
-		HeapTupleData tuple;
-		EoRow	   *row;
-		bool		isnull;
-		int64		seq;
-
-		if (!ItemIdIsNormal(item))
-			continue;
-		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-		tuple.t_len = ItemIdGetLength(item);
-		tuple.t_tableOid = RelationGetRelid(rel);
-		ItemPointerSet(&tuple.t_self, block, off);
-		seq = eo_event_row_seq(&tuple);
-		if (seq <= above || seq > upto)
-			continue;
-
-		row = add_row(batch);
-		row->seq = seq;
-		row->part = DatumGetInt16(heap_getattr(&tuple, EO_COL_PART, batch->desc, &isnull));
-		row->xid = InvalidTransactionId;
-		row->state = judge_row(batch, &tuple, buffer, &row->xid);
-		row->tuple = NULL;
-		if (row->state == ROW_COMMITTED && (row->part > 0 || topic_wanted(batch, &tuple)))
-			row->tuple = heap_copytuple(&tuple);
-	}
-	UnlockReleaseBuffer(buffer);
+	eo_page_visit(rel, block, collect_row, &collection);
 }
 
 static int

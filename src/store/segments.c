@@ -29,6 +29,7 @@
 #include "store/catalog.h"
 #include "store/event.h"
 #include "store/lineage.h"
+#include "store/page.h"
 #include "store/segments.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -38,43 +39,43 @@
 /* Segments that the current transaction truncated, and their new files. */
 static Oid	truncated_filenode[EO_SEGMENTS];
 
+/* Widens a range by one row. */
+typedef struct RangeScan
+{
+	TupleDesc	desc;
+	EoSegmentRange *range;
+	bool		found;
+} RangeScan;
+
+static void
+widen_range(HeapTuple row, Buffer buffer, void *arg)
+{
+	RangeScan  *scan = arg;
+	EoSegmentRange *range = scan->range;
+	EoEvent		event;
+
+	(void) eo_event_deform(row, scan->desc, &event);
+	if (range->first_seq == 0 || event.seq < range->first_seq)
+	{
+		range->first_seq = event.seq;
+		range->first_append = event.enqueued_at;
+	}
+	if (event.seq >= range->last_seq)
+	{
+		range->last_seq = event.seq;
+		range->last_append = event.enqueued_at;
+	}
+	scan->found = true;
+}
+
 /* Widens a range by the rows of one page.  Returns false if it has none. */
 static bool
 scan_page(Relation rel, BlockNumber block, EoSegmentRange *range)
 {
-	Buffer		buffer = ReadBuffer(rel, block);
-	Page		page;
-	bool		found = false;
+	RangeScan	scan = {.desc = RelationGetDescr(rel),.range = range};
 
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	for (OffsetNumber off = FirstOffsetNumber;
-		 !PageIsNew(page) && off <= PageGetMaxOffsetNumber(page); off++)
-	{
-		ItemId		item = PageGetItemId(page, off);
-		HeapTupleData tuple;
-		EoEvent		event;
-
-		if (!ItemIdIsNormal(item))
-			continue;
-		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-		tuple.t_len = ItemIdGetLength(item);
-		tuple.t_tableOid = RelationGetRelid(rel);
-		(void) eo_event_deform(&tuple, RelationGetDescr(rel), &event);
-		if (range->first_seq == 0 || event.seq < range->first_seq)
-		{
-			range->first_seq = event.seq;
-			range->first_append = event.enqueued_at;
-		}
-		if (event.seq >= range->last_seq)
-		{
-			range->last_seq = event.seq;
-			range->last_append = event.enqueued_at;
-		}
-		found = true;
-	}
-	UnlockReleaseBuffer(buffer);
-	return found;
+	eo_page_visit(rel, block, widen_range, &scan);
+	return scan.found;
 }
 
 /*
