@@ -345,7 +345,7 @@ send_retry(EoSubscription *sub, uint64 row)
 	int64		position;
 	uint32		bytes;
 	bool		isnull;
-	bool		sent;
+	const char *problem;
 
 	event.seq = DatumGetInt64(eo_statement_column(row, 1, &isnull));
 	position = DatumGetInt64(eo_statement_column(row, 2, &isnull));
@@ -359,14 +359,14 @@ send_retry(EoSubscription *sub, uint64 row)
 	event.content_type = optional_column(row, 10);
 	event.enqueued_at = DatumGetTimestampTz(eo_statement_column(row, 11, &isnull));
 
-	sent = eo_delivery_encode(sub, &event, position, EO_EVENT_RETRY, &bytes);
+	problem = eo_delivery_encode(sub, &event, position, EO_EVENT_RETRY, &bytes);
 	retry = MemoryContextAllocZero(sub->context, sizeof(EoRetry));
 	retry->seq = event.seq;
 	MemoryContextSwitchTo(sub->context);
 	sub->retries = lappend(sub->retries, retry);
 	MemoryContextSwitchTo(eo_relay.scratch);
-	if (!sent)
-		eo_retry_refused(sub, retry, "the event does not fit a message to a publisher");
+	if (problem != NULL)
+		eo_retry_refused(sub, retry, problem);
 }
 
 void

@@ -320,9 +320,9 @@ set_payload(EoEventMessage *m, const EoEvent *event)
 	}
 }
 
-bool
-eo_delivery_encode(EoSubscription *sub, const EoEvent *event, int64 position,
-				   int flags, uint32 *bytes)
+static bool
+encode(EoSubscription *sub, const EoEvent *event, int64 position, int flags,
+	   uint32 *bytes)
 {
 	EoEventMessage m = {.flags = flags};
 	size_t		size;
@@ -352,6 +352,38 @@ eo_delivery_encode(EoSubscription *sub, const EoEvent *event, int64 position,
 	}
 }
 
+/*
+ * Text of a database that is not in UTF-8 may have no form in it, which only a
+ * conversion finds out, by throwing.
+ */
+const char *
+eo_delivery_encode(EoSubscription *sub, const EoEvent *event, int64 position,
+				   int flags, uint32 *bytes)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char *volatile problem = NULL;
+
+	PG_TRY();
+	{
+		if (!encode(sub, event, position, flags, bytes))
+			problem = "the event does not fit a message to a publisher";
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_CHARACTER_NOT_IN_REPERTOIRE &&
+			error->sqlerrcode != ERRCODE_UNTRANSLATABLE_CHARACTER)
+			PG_RE_THROW();
+		FlushErrorState();
+		problem = error->message;
+	}
+	PG_END_TRY();
+	return problem;
+}
+
 /*----------
  * The step
  *----------
@@ -372,20 +404,22 @@ static void
 send_event(EoSubscription *sub, const EoEvent *event, EoTopic *topic)
 {
 	EoInFlight *entry = in_flight_push(sub);
+	const char *problem;
 
 	memset(entry, 0, sizeof(*entry));
 	entry->seq = event->seq;
 	entry->topic = topic;
 	entry->position = ++topic->sent;
 	entry->enqueued_at = event->enqueued_at;
-	if (eo_delivery_encode(sub, event, entry->position, 0, &entry->bytes))
+	problem = eo_delivery_encode(sub, event, entry->position, 0, &entry->bytes);
+	if (problem == NULL)
 	{
 		eo_supervision_expect_answer(sub);
 		return;
 	}
 	entry->never_sent = true;
 	entry->refused = true;
-	eo_dead_letter_note(sub, entry, "the event does not fit a message to a publisher");
+	eo_dead_letter_note(sub, entry, problem);
 }
 
 static void

@@ -18,9 +18,10 @@ extern void eo_delivery_rewind(EoSubscription *sub);
 extern void eo_delivery_seek(EoSubscription *sub, int64 seq);
 
 /*
- * Queues an EVENT frame.  Returns false if the event is too large for one.
+ * Queues an EVENT frame.  Returns NULL, or why the event cannot be one: it is
+ * too large, or its text has no form in UTF-8.
  */
-extern bool eo_delivery_encode(EoSubscription *sub, const EoEvent *event,
+extern const char *eo_delivery_encode(EoSubscription *sub, const EoEvent *event,
 							   int64 position, int flags, uint32 *bytes);
 
 /* The entry of a seq, or the oldest one; NULL if there is none. */

@@ -145,20 +145,31 @@ set_wanted(bool wanted)
 	LWLockRelease(eo_shared->lock);
 }
 
-/* Looks whether the extension is there; ends the process if it is not. */
+/*
+ * Looks whether the extension is there; ends the process if it is not.  It also
+ * ends if the extension was dropped and created again: what it remembers of
+ * subscriptions is of others with the same ids.  Then the launcher starts a
+ * relay that begins anew.
+ */
 static void
 check_extension(void)
 {
-	bool		found;
+	const EoCatalog *catalog;
+	Oid			extension;
 
 	set_wanted(false);
 	InvalidateSystemCaches();
 	eo_relay_begin(false);
-	found = eo_catalog() != NULL;
+	catalog = eo_catalog();
+	extension = catalog ? catalog->extension : InvalidOid;
 	eo_relay_commit(false);
-	if (!found)
+	if (!OidIsValid(extension))
 		proc_exit(0);
 	set_wanted(true);
+	if (!OidIsValid(eo_relay.extension))
+		eo_relay.extension = extension;
+	else if (eo_relay.extension != extension)
+		proc_exit(0);
 }
 
 void
@@ -169,7 +180,7 @@ eo_relay_leave(void)
 	MemoryContextSwitchTo(eo_relay.scratch);
 	check_extension();
 
-	/* It was dropped and created again: begin anew. */
+	/* It is back again, but something went away under us: begin anew. */
 	proc_exit(1);
 }
 
@@ -291,6 +302,9 @@ known_low_seq(void)
 
 	for (EoSubscription *sub = eo_relay.subscriptions; sub != NULL; sub = sub->next)
 	{
+		/* Who counts back will want what it counts. */
+		if (sub->recount.active)
+			return 0;
 		if (!sub->pull)
 			low = Min(low, sub->acked.seq);
 	}

@@ -15,6 +15,7 @@ extern PGDLLEXPORT void eo_relay_main(Datum arg);
 typedef struct EoRelay
 {
 	EoDatabase *db;
+	Oid			extension;		/* whose tables this relay serves */
 	MemoryContext context;		/* lives as long as the process */
 	MemoryContext scratch;		/* reset in every turn of the loop; current
 								 * outside of transactions */
@@ -34,7 +35,9 @@ extern EoRelay eo_relay;
  */
 extern void eo_relay_record_lineage(void);
 
-/* The extension is gone: ends the process, with status 0. */
+/*
+ * The extension is gone, or is another one than at the start: ends the process.
+ */
 extern void eo_relay_leave(void) pg_attribute_noreturn();
 
 #endif							/* EO_RELAY_H */

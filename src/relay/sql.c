@@ -53,7 +53,7 @@ eo_relay_lock_tables(LOCKMODE mode)
 {
 	const EoCatalog *catalog = eo_catalog();
 
-	if (catalog == NULL)
+	if (catalog == NULL || catalog->extension != eo_relay.extension)
 		eo_relay_leave();
 	for (int i = 0; i < lengthof(state_tables); i++)
 	{
@@ -62,6 +62,11 @@ eo_relay_lock_tables(LOCKMODE mode)
 		if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, mode))
 			return false;
 	}
+
+	/* The locks may have come with the news that these are other tables. */
+	catalog = eo_catalog();
+	if (catalog == NULL || catalog->extension != eo_relay.extension)
+		eo_relay_leave();
 	return true;
 }
 

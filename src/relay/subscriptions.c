@@ -66,7 +66,8 @@ static EoStatement select_positions = {
 };
 
 static EoStatement select_low_seq = {
-	"SELECT min(coalesce(c.seq, s.start_seq))"
+	"SELECT min(least(coalesce(c.seq, s.start_seq),"
+	" CASE WHEN s.seek_number <> coalesce(c.seek_number, 0) THEN s.seek_seq END))"
 	" FROM eo.subscription s LEFT JOIN eo.cursor c ON c.subscription = s.id",
 	0, {0}
 };

@@ -50,7 +50,7 @@ $primary->safe_psql('postgres',
 	"SET synchronous_commit = local; SELECT eo.enqueue('a', '\"behind\"')");
 $primary->poll_query_until('postgres', 'SELECT count(*) = 1 FROM eo.stalls')
   or die 'the relay has not come to it';
-is(scalar(grep { $_->{data} eq 'behind' } read_events($plain)),
+is(scalar(grep { $_->{data} eq '"behind"' } read_events($plain)),
 	0, 'what was committed behind it stays behind it');
 is($primary->safe_psql('postgres', 'SELECT wait_event FROM eo.stalls'),
 	'SyncRep', 'and eo.stalls tells what the log is waiting for');
@@ -65,6 +65,8 @@ is(field($primary, 'strict', 'last_error IS NULL'), 't', 'which is no error');
 
 $standby->start;
 ok(wait_published($primary, 'strict', $seq), 'when the standby is back, it leaves');
+is(scalar(grep { $_->{data} eq '"behind"' } read_events($plain)),
+	1, 'and so has what stood behind it');
 check_events($primary, $strict, 'true', 'and all events are there once, in order');
 check_events($primary, $plain, 'true', 'in both files');
 
