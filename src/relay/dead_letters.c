@@ -393,8 +393,9 @@ eo_retries_send(EoSubscription *sub)
 	eo_relay_commit(true);
 	sub->load_retries = n == RETRY_ROUND;
 	sub->retries_at = EO_NEVER;
-	if (n > 0)
+	if (eo_retries_unsettled(sub))
 		eo_supervision_expect_answer(sub);
+	eo_progress_note(sub);		/* some may have been refused right here */
 }
 
 /*----------
