@@ -46,6 +46,8 @@ class Relay:
             self.next = max(self.cursor, ready["last_seq"]) + 1
         else:
             self.next = self.cursor + 1
+        # What the broker has already is not in flight.
+        self.base = self.next - 1
         return p
 
     def settle(self, p):
@@ -59,7 +61,7 @@ class Relay:
         """Sends up to `last`; stops early when until() is true."""
         while p.acked < last and not (until and until()):
             burst = []
-            while self.next <= last and self.next - max(p.acked, self.cursor) < self.window \
+            while self.next <= last and self.next - max(p.acked, self.base) < self.window \
                     and len(burst) < 200:
                 burst.append(driver.event_frame(
                     self.next, topic=self.topics[self.next % len(self.topics)],
