@@ -329,6 +329,22 @@ kafka_disconnect(KafkaState *state)
  *----------
  */
 
+/*
+ * Whether produce failed because the instance is of no use any more, which it
+ * may say by a code of its own before the callback has been called.
+ */
+static bool
+instance_failed(KafkaState *state, rd_kafka_resp_err_t error)
+{
+	rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(state->rk, NULL, 0);
+
+	if (error != RD_KAFKA_RESP_ERR__FATAL && fatal == RD_KAFKA_RESP_ERR_NO_ERROR)
+		return false;
+	if (!kafka_is_refusal(state->broken))
+		state->broken = fatal != RD_KAFKA_RESP_ERR_NO_ERROR ? fatal : error;
+	return true;
+}
+
 static void
 send_entry(KafkaState *state, KafkaEntry *entry)
 {
@@ -336,9 +352,7 @@ send_entry(KafkaState *state, KafkaEntry *entry)
 
 	while ((error = kafka_produce(state, entry)) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
 		rd_kafka_poll(state->rk, 100);
-	if (error == RD_KAFKA_RESP_ERR__FATAL)
-		state->broken = error;
-	else if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
+	if (error != RD_KAFKA_RESP_ERR_NO_ERROR && !instance_failed(state, error))
 		publisher_fail(state->pub, "cannot send to Kafka topic \"%s\": %s",
 					   entry->topic->name, rd_kafka_err2str(error));
 }
@@ -362,8 +376,15 @@ replay(KafkaState *state, bool isolate)
 static void
 recover(KafkaState *state)
 {
-	bool		refusal = kafka_is_refusal(state->broken);
+	bool		refusal;
 
+	/*
+	 * That ordering cannot be kept may be said before, or instead of, what the
+	 * broker has refused.
+	 */
+	rd_kafka_poll(state->rk, 0);
+	refusal = kafka_is_refusal(state->broken) ||
+		state->broken == RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE;
 	if (++state->replays > MAX_REPLAYS)
 		publisher_fail(state->pub, "the Kafka producer failed %d times in a row: %s: %s",
 					   state->replays, rd_kafka_err2name(state->broken),
@@ -447,11 +468,10 @@ publish_at_least_once(KafkaState *state, KafkaTopic *topic,
 	kafka_entry_remove(state, entry);
 	if (error == RD_KAFKA_RESP_ERR__QUEUE_FULL)
 		return PUBLISH_BUSY;
-	if (error != RD_KAFKA_RESP_ERR__FATAL)
+	if (!instance_failed(state, error))
 		publisher_fail(state->pub, "cannot send to Kafka topic \"%s\": %s",
 					   topic->name, rd_kafka_err2str(error));
 	/* poll() starts over. */
-	state->broken = error;
 	wake(state);
 	return PUBLISH_BUSY;
 }
