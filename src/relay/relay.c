@@ -85,23 +85,11 @@ handle_sigchld(SIGNAL_ARGS)
  *----------
  */
 
-static bool
-has_free_slot(void)
-{
-	bool		found = false;
-
-	LWLockAcquire(eo_shared->lock, LW_SHARED);
-	for (int i = 0; i < eo_shared->ndatabases; i++)
-		found |= eo_shared->databases[i].dboid == InvalidOid;
-	LWLockRelease(eo_shared->lock);
-	return found;
-}
-
 /* Runs on every way out of the process, also before it has registered. */
 static void
 relay_exit(int code, Datum arg)
 {
-	EoDatabase *db = eo_database_slot(relay_dboid, code != 0 && has_free_slot());
+	EoDatabase *db = code != 0 ? eo_database_slot_try(relay_dboid) : eo_database_slot(relay_dboid, false);
 	Latch	   *launcher;
 
 	for (EoSubscription *sub = eo_relay.subscriptions; sub != NULL; sub = sub->next)
@@ -352,7 +340,7 @@ truncate_segments(void)
 	lagging = write_lagging_cursors();
 
 	eo_relay_begin(true);
-	locked = eo_relay_lock_tables(AccessShareLock);
+	locked = eo_relay_lock_tables(AccessShareLock) && eo_relay_lock_lineage();
 	if (locked)
 		count = eo_segments_truncate(eo_relay.db, eo_subscriptions_low_seq(), &recheck_at);
 	eo_relay_commit(true);

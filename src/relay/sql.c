@@ -49,6 +49,14 @@ eo_relay_abort(bool spi)
 }
 
 bool
+eo_relay_lock_lineage(void)
+{
+	Oid			relid = get_relname_relid("lineage", eo_catalog_required()->schema);
+
+	return OidIsValid(relid) && ConditionalLockRelationOid(relid, RowExclusiveLock);
+}
+
+bool
 eo_relay_lock_tables(LOCKMODE mode)
 {
 	const EoCatalog *catalog = eo_catalog();

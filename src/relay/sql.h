@@ -36,6 +36,9 @@ extern void eo_relay_abort(bool spi);
  */
 extern bool eo_relay_lock_tables(LOCKMODE mode);
 
+/* The same for eo.lineage, which is written on few occasions. */
+extern bool eo_relay_lock_lineage(void);
+
 /*
  * Runs a statement and checks for the expected SPI_OK_ code.  Returns the
  * number of rows; those of a SELECT are in SPI_tuptable.

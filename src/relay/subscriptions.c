@@ -261,12 +261,12 @@ eo_subscriptions_load(void)
 	 */
 	InvalidateSystemCaches();
 	eo_relay_begin(true);
-	if (!eo_relay_lock_tables(RowExclusiveLock))
+	if (!eo_relay_lock_tables(RowExclusiveLock) || !eo_relay_lock_lineage() ||
+		!eo_lineage_refresh(eo_relay.db, false))
 	{
 		eo_relay_abort(true);
 		return false;
 	}
-	eo_lineage_refresh(eo_relay.db);
 	if (pg_atomic_read_u32(&eo_relay.db->lineage) == EO_LINEAGE_CONTINUED)
 		eo_relay_record_lineage();
 	tidy_tables();

@@ -80,6 +80,15 @@ eo_append_lock(void)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
+bool
+eo_append_try_lock(void)
+{
+	LOCKTAG		tag;
+
+	set_append_locktag(&tag);
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
 void
 eo_append_unlock(void)
 {

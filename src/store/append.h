@@ -25,6 +25,7 @@ extern void eo_log_prepare(EoDatabase *db);
 
 /* The append lock; see append.c for the order of locks. */
 extern void eo_append_lock(void);
+extern bool eo_append_try_lock(void);	/* does not wait */
 extern void eo_append_unlock(void);
 
 #endif							/* EO_APPEND_H */

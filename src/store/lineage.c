@@ -1,14 +1,15 @@
 /*
  * lineage.c
  *
- * Which cluster, database and timeline the log belongs to.
+ * Which cluster, database, extension and timeline the log belongs to.
  *
  * A seq must never be used twice, though a failover may lose the transactions
  * that used the latest ones, and a restored or copied database starts from an
  * older state.  So its high bits are an epoch, which goes up whenever the log
  * finds itself somewhere else than eo.lineage says: on another timeline
  * (promotion, point-in-time recovery), or in another cluster or database
- * (dump and restore, CREATE DATABASE ... TEMPLATE, pg_upgrade).
+ * (dump and restore, CREATE DATABASE ... TEMPLATE, pg_upgrade), or in another
+ * CREATE EXTENSION (a dump restored over the database that it came from).
  *
  * The new epoch follows from the table and the server alone, so that the first
  * transaction to append may use it before anybody has written it down; the
@@ -39,6 +40,7 @@ enum
 	COL_EPOCH = 1,
 	COL_SYSTEM_IDENTIFIER,
 	COL_DATABASE_OID,
+	COL_EXTENSION_OID,
 	COL_TIMELINE,
 	COL_FLOOR_SEQ
 };
@@ -47,7 +49,7 @@ enum
 typedef struct Lineage
 {
 	bool		empty;
-	bool		foreign;		/* another cluster or database */
+	bool		foreign;		/* another cluster, database or extension */
 	int32		epoch;			/* the highest */
 	int32		timeline;		/* the highest of that epoch */
 	int64		floor_seq;
@@ -67,12 +69,20 @@ column_int32(HeapTuple tuple, int column, TupleDesc desc)
 	return DatumGetInt32(heap_getattr(tuple, column, desc, &isnull));
 }
 
+static Oid
+column_oid(HeapTuple tuple, int column, TupleDesc desc)
+{
+	bool		isnull;
+
+	return DatumGetObjectId(heap_getattr(tuple, column, desc, &isnull));
+}
+
 static Lineage
 read_lineage(void)
 {
 	Lineage		lineage = {.empty = true, .epoch = -1};
-	Relation	rel = table_open(get_relname_relid("lineage", eo_catalog_required()->schema),
-								 AccessShareLock);
+	const EoCatalog *catalog = eo_catalog_required();
+	Relation	rel = table_open(get_relname_relid("lineage", catalog->schema), AccessShareLock);
 	TupleDesc	desc = RelationGetDescr(rel);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
@@ -86,7 +96,8 @@ read_lineage(void)
 
 		foreign = DatumGetInt64(heap_getattr(tuple, COL_SYSTEM_IDENTIFIER, desc, &isnull)) !=
 			(int64) GetSystemIdentifier() ||
-			DatumGetObjectId(heap_getattr(tuple, COL_DATABASE_OID, desc, &isnull)) != MyDatabaseId;
+			column_oid(tuple, COL_DATABASE_OID, desc) != MyDatabaseId ||
+			column_oid(tuple, COL_EXTENSION_OID, desc) != catalog->extension;
 		lineage.floor_seq = Max(lineage.floor_seq,
 								DatumGetInt64(heap_getattr(tuple, COL_FLOOR_SEQ, desc, &isnull)));
 		if (epoch > lineage.epoch)
@@ -131,12 +142,16 @@ eo_lineage_load(EoDatabase *db)
 		pg_atomic_write_u64(&db->floor_seq, lineage.floor_seq);
 }
 
-void
-eo_lineage_refresh(EoDatabase *db)
+bool
+eo_lineage_refresh(EoDatabase *db, bool wait)
 {
-	eo_append_lock();
+	if (wait)
+		eo_append_lock();
+	else if (!eo_append_try_lock())
+		return false;
 	eo_lineage_load(db);
 	eo_append_unlock();
+	return true;
 }
 
 /* Writes a row for the epoch in force, unless it is there. */
@@ -145,10 +160,10 @@ insert_current(EoDatabase *db)
 {
 	char	   *command;
 
-	command = psprintf("INSERT INTO eo.lineage (epoch, system_identifier, database_oid, timeline, floor_seq) "
-					   "VALUES (%d, " INT64_FORMAT ", %u, %d, " INT64_FORMAT ") ON CONFLICT DO NOTHING",
+	command = psprintf("INSERT INTO eo.lineage (epoch, system_identifier, database_oid, extension_oid, timeline, floor_seq) "
+					   "VALUES (%d, " INT64_FORMAT ", %u, %u, %d, " INT64_FORMAT ") ON CONFLICT DO NOTHING",
 					   (int) pg_atomic_read_u32(&db->epoch), (int64) GetSystemIdentifier(),
-					   MyDatabaseId, (int) GetWALInsertionTimeLine(),
+					   MyDatabaseId, eo_catalog_required()->extension, (int) GetWALInsertionTimeLine(),
 					   (int64) pg_atomic_read_u64(&db->floor_seq));
 	SPI_connect();
 	if (SPI_execute(command, false, 0) != SPI_OK_INSERT)
@@ -169,7 +184,7 @@ eo_lineage_adopt(EoDatabase *db)
 	bool		foreign;
 
 	eo_log_prepare(db);
-	eo_lineage_refresh(db);
+	(void) eo_lineage_refresh(db, true);
 	foreign = pg_atomic_read_u32(&db->lineage) == EO_LINEAGE_FOREIGN;
 	insert_current(db);
 	return foreign;
@@ -182,10 +197,11 @@ eo_lineage_set_floor(EoDatabase *db, int64 seq)
 
 	command = psprintf("UPDATE eo.lineage SET floor_seq = " INT64_FORMAT
 					   " WHERE epoch OPERATOR(pg_catalog.=) %d AND system_identifier OPERATOR(pg_catalog.=) " INT64_FORMAT
-					   " AND database_oid OPERATOR(pg_catalog.=) %u AND timeline OPERATOR(pg_catalog.=) %d"
+					   " AND database_oid OPERATOR(pg_catalog.=) %u AND extension_oid OPERATOR(pg_catalog.=) %u"
+					   " AND timeline OPERATOR(pg_catalog.=) %d"
 					   " AND floor_seq OPERATOR(pg_catalog.<) " INT64_FORMAT,
 					   seq, (int) pg_atomic_read_u32(&db->epoch), (int64) GetSystemIdentifier(),
-					   MyDatabaseId, (int) GetWALInsertionTimeLine(), seq);
+					   MyDatabaseId, eo_catalog_required()->extension, (int) GetWALInsertionTimeLine(), seq);
 	SPI_connect();
 	if (SPI_execute(command, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not record the truncation of the log");

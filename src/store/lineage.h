@@ -1,7 +1,7 @@
 /*
  * lineage.h
  *
- * Which cluster, database and timeline the log belongs to, and the epoch that
+ * Which cluster, database, extension and timeline the log belongs to, and the epoch that
  * follows from it.
  */
 #ifndef EO_LINEAGE_H
@@ -20,9 +20,10 @@ extern void eo_lineage_load(EoDatabase *db);
 
 /*
  * The same for the relay, whenever it reloads its configuration: eo.adopt() or
- * a restored dump may have changed eo.lineage.  Takes the append lock.
+ * a restored dump may have changed eo.lineage.  Takes the append lock; returns
+ * false, having done nothing, if it is taken and `wait` is not set.
  */
-extern void eo_lineage_refresh(EoDatabase *db);
+extern bool eo_lineage_refresh(EoDatabase *db, bool wait);
 
 /*
  * Records an epoch that is in force but not yet on disk.  The relay calls it

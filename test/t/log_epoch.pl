@@ -135,6 +135,26 @@ check_copy('restored', 'pg_dump');
 # The original does not care.
 value($node, 'CALL test.put(3)');
 check_file($node, 'f2', $path, 'the original goes on');
+
+# A dump restored over the database that it came from: events were published
+# after it was taken, under numbers that must not come again.
+my $clean = $node->basedir . '/clean.sql';
+command_ok([ 'pg_dump', '--clean', '-d', $node->connstr('postgres'), '-f', $clean ], 'pg_dump --clean');
+value($node, 'CALL test.put(50)');
+$last = value($node, 'SELECT max(seq) FROM eo.events');
+ok(wait_published($node, 'f2', $last), 'events are published after the dump');
+$lines = read_events($path);
+($ret, $out, $err) = $node->psql('postgres', undef, extra_params => [ '-f', $clean, '-v', 'ON_ERROR_STOP=1' ]);
+is($ret, 0, 'it is restored over its origin') or diag($err);
+value($node, 'CALL test.put(3)');
+cmp_ok(value($node, 'SELECT min(seq) FROM eo.events'), '>', $last, 'no number is used again');
+wait_field($node, 'f2', 'state', 'waiting for adoption');
+is(scalar(@now = read_events($path)), $lines, 'nothing is published before it is adopted');
+is(value($node, 'SELECT eo.adopt()'), 't', 'it is adopted');
+value($node, 'CALL test.put(3)');
+ok(wait_published($node, 'f2', value($node, 'SELECT max(seq) FROM eo.events')), 'and publishes');
+@now = read_events($path);
+is(scalar(grep { $now[$_]->{sequence} <= $now[ $_ - 1 ]->{sequence} } 1 .. $#now), 0, 'in order');
 $node->stop;
 
 done_testing();
