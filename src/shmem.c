@@ -67,6 +67,7 @@ init_database_slot(EoDatabase *db)
 	db->relay_latch = NULL;
 	pg_atomic_write_u32(&db->relay_sleeping, 0);
 	pg_atomic_write_u32(&db->config_generation, 0);
+	pg_atomic_write_u32(&db->config_prepared, 0);
 	db->relay_wanted = false;
 	db->relay_failed = false;
 	db->holds = 0;
@@ -112,6 +113,7 @@ init_shared(void)
 		ConditionVariableInit(&db->events_ended);
 		pg_atomic_init_u32(&db->relay_sleeping, 0);
 		pg_atomic_init_u32(&db->config_generation, 0);
+		pg_atomic_init_u32(&db->config_prepared, 0);
 		pg_atomic_init_u32(&db->stall_xid, 0);
 		pg_atomic_init_u64(&db->stall_seq, 0);
 		pg_atomic_init_u64(&db->stall_since, 0);
@@ -164,15 +166,9 @@ find_database(Oid dboid)
 }
 
 EoDatabase *
-eo_database_slot(Oid dboid, bool create)
+eo_database_slot_try(Oid dboid)
 {
 	EoDatabase *db;
-
-	LWLockAcquire(eo_shared->lock, LW_SHARED);
-	db = find_database(dboid);
-	LWLockRelease(eo_shared->lock);
-	if (db != NULL || !create)
-		return db;
 
 	LWLockAcquire(eo_shared->lock, LW_EXCLUSIVE);
 	db = find_database(dboid);
@@ -186,6 +182,20 @@ eo_database_slot(Oid dboid, bool create)
 		}
 	}
 	LWLockRelease(eo_shared->lock);
+	return db;
+}
+
+EoDatabase *
+eo_database_slot(Oid dboid, bool create)
+{
+	EoDatabase *db;
+
+	LWLockAcquire(eo_shared->lock, LW_SHARED);
+	db = find_database(dboid);
+	LWLockRelease(eo_shared->lock);
+	if (db != NULL || !create)
+		return db;
+	db = eo_database_slot_try(dboid);
 	if (db == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

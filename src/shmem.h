@@ -85,6 +85,8 @@ typedef struct EoDatabase
 	pg_atomic_uint32 relay_sleeping;	/* [R] wants a SetLatch */
 	pg_atomic_uint32 config_generation; /* bumped when subscriptions, servers
 										 * or user mappings changed */
+	pg_atomic_uint32 config_prepared;	/* a transaction that was prepared
+										 * has changed servers or the like */
 	bool		relay_wanted;	/* [L] the launcher should start one */
 	bool		relay_failed;	/* [L] the last one ended with an error */
 	int			holds;			/* [L] DROP DATABASE and the like under way:
@@ -162,6 +164,7 @@ extern void eo_shmem_init(void);	/* called once, by _PG_init */
  * ERROR with a hint when all slots are taken.
  */
 extern EoDatabase *eo_database_slot(Oid dboid, bool create);
+extern EoDatabase *eo_database_slot_try(Oid dboid); /* creates; NULL if it cannot */
 extern EoDatabase *eo_my_database(void);	/* of MyDatabaseId, created */
 extern void eo_database_slot_free(Oid dboid);	/* the database is gone */
 

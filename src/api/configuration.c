@@ -132,7 +132,7 @@ eo_configuration_check_seq(EoDatabase *db, int64 seq)
 }
 
 int32
-eo_configuration_subscription_id(text *name)
+eo_configuration_subscription_id(text *name, bool *pull)
 {
 	Oid			types[] = {TEXTOID};
 	Datum		values[] = {PointerGetDatum(name)};
@@ -142,7 +142,7 @@ eo_configuration_subscription_id(text *name)
 
 	eo_enter_owner(&scope);
 	SPI_connect();
-	if (SPI_execute_with_args("SELECT id FROM eo.subscription WHERE name OPERATOR(pg_catalog.=) $1",
+	if (SPI_execute_with_args("SELECT id, server IS NULL FROM eo.subscription WHERE name OPERATOR(pg_catalog.=) $1",
 							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look up the subscription");
 	if (SPI_processed == 0)
@@ -151,6 +151,7 @@ eo_configuration_subscription_id(text *name)
 				 errmsg("subscription \"%s\" does not exist", text_to_cstring(name)),
 				 errhint("See the view eo.subscriptions.")));
 	id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	*pull = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 	SPI_finish();
 	eo_leave_owner(&scope);
 	return id;

@@ -18,8 +18,8 @@ extern void eo_configuration_check_option(const EoBrokerKind *kind, EoOptionPlac
 /* A JSON scalar as text, palloc'd. */
 extern char *eo_configuration_scalar(const JsonbValue *value);
 
-/* The id of a subscription; an ERROR if there is none. */
-extern int32 eo_configuration_subscription_id(text *name);
+/* The id of a subscription, and whether it has no server; an ERROR if there is none. */
+extern int32 eo_configuration_subscription_id(text *name, bool *pull);
 
 /* Milliseconds of an interval, from 0 to what a wait can take. */
 extern long eo_configuration_interval_ms(const Interval *interval);

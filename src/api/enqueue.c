@@ -39,6 +39,9 @@ PG_FUNCTION_INFO_V1(eo_outbox_last_seq);
 #define HEADER_NAME_MAX		128
 #define HEADERS_MAX			4096
 
+#define HEADER_NAME_CHARACTERS \
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+
 /* Randomness is fetched in blocks, for the system call is not cheap. */
 #define RANDOM_POOL			512
 
@@ -119,7 +122,7 @@ check_header_name(const char *name, int len)
 		refuse_headers(psprintf("A header's name must have 1 to %d characters.", HEADER_NAME_MAX));
 	for (int i = 0; i < len; i++)
 	{
-		if (!isalnum((unsigned char) name[i]) && strchr("-_.", name[i]) == NULL)
+		if (strchr(HEADER_NAME_CHARACTERS, name[i]) == NULL)
 			refuse_headers(psprintf("The name \"%.*s\" may only have letters, digits, \"-\", \"_\" and \".\".",
 									len, name));
 	}

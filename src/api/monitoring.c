@@ -195,13 +195,21 @@ eo_outbox_log_status(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_wait_published(PG_FUNCTION_ARGS)
 {
-	int32		id = eo_configuration_subscription_id(PG_GETARG_TEXT_PP(0));
+	bool		pull;
+	int32		id = eo_configuration_subscription_id(PG_GETARG_TEXT_PP(0), &pull);
 	int64		seq = PG_GETARG_INT64(1);
 	long		timeout = eo_configuration_interval_ms(PG_GETARG_INTERVAL_P(2));
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
-	EoSubscriptionSlot *slot = eo_subscription_slot(MyDatabaseId, id, true);
+	EoSubscriptionSlot *slot;
 	bool		published;
 
+	if (pull)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("subscription \"%s\" is not published to a server",
+						text_to_cstring(PG_GETARG_TEXT_PP(0))),
+				 errhint("Its reader says how far it is by eo.ack(); see the column seq of eo.subscriptions.")));
+	slot = eo_subscription_slot(MyDatabaseId, id, true);
 	if (slot == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

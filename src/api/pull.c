@@ -203,6 +203,9 @@ count_events(EoDatabase *db, Pull *pull, int64 from, int64 upto, int sign)
 	int64		before;
 	EoReadResult result = {.through_seq = from};
 
+	/* A number is given out a moment before its row is there; not after this. */
+	eo_append_lock();
+	eo_append_unlock();
 	do
 	{
 		before = result.through_seq;

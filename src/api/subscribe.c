@@ -403,11 +403,12 @@ eo_outbox_retry_dead_letter(PG_FUNCTION_ARGS)
 	char		nulls[] = "  ";
 	EoOwnerScope scope;
 	int64		count;
+	bool		pull;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	PreventCommandDuringRecovery("eo.retry_dead_letter()");
-	(void) eo_configuration_subscription_id(PG_GETARG_TEXT_PP(0));
+	(void) eo_configuration_subscription_id(PG_GETARG_TEXT_PP(0), &pull);
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1);
 	nulls[1] = PG_ARGISNULL(1) ? 'n' : ' ';

@@ -226,13 +226,18 @@ void
 eo_subscription_report(EoSubscription *sub)
 {
 	EoSubscriptionSlot *slot = sub->slot;
-	EoSubscriptionStats *stats = &slot->stats;
+	EoSubscriptionStats *stats;
 	EoInFlight *oldest = eo_in_flight_first(sub);
 	int64		acked_seq = sub->pull ? 0 : eo_progress_published(sub);
 	bool		advanced;
 
-	if (slot == NULL)
+	/* A CREATE EXTENSION that was rolled back has freed the slots. */
+	if (slot != NULL && sub->state != EO_SUB_NONE &&
+		(slot->dboid != MyDatabaseId || slot->id != sub->id))
+		slot = sub->slot = eo_subscription_slot(MyDatabaseId, sub->id, true);
+	if (slot == NULL || slot->dboid != MyDatabaseId || slot->id != sub->id)
 		return;
+	stats = &slot->stats;
 	SpinLockAcquire(&slot->mutex);
 	advanced = stats->acked_seq != acked_seq || stats->state != sub->state;
 	stats->state = sub->state;

@@ -71,6 +71,22 @@ is_configuration(ObjectType type)
 	}
 }
 
+/*
+ * Whether what is to be committed now may have been prepared with such a
+ * command.  That is not remembered across a restart, after which the relay
+ * would learn of the change with the next one.
+ */
+static bool
+commits_configuration(TransactionStmt *statement)
+{
+	EoDatabase *db;
+
+	if (statement->kind != TRANS_STMT_COMMIT_PREPARED)
+		return false;
+	db = eo_database_slot(MyDatabaseId, false);
+	return db != NULL && pg_atomic_read_u32(&db->config_prepared) != 0;
+}
+
 static bool
 changes_configuration(Node *parsetree)
 {
@@ -86,6 +102,8 @@ changes_configuration(Node *parsetree)
 		case T_DropRoleStmt:
 		case T_AlterExtensionStmt:
 			return true;
+		case T_TransactionStmt:
+			return commits_configuration((TransactionStmt *) parsetree);
 		case T_DropStmt:
 			return is_configuration(((DropStmt *) parsetree)->removeType);
 		case T_RenameStmt:
@@ -291,12 +309,17 @@ xact_callback(XactEvent event, void *arg)
 
 	switch (event)
 	{
+		case XACT_EVENT_PREPARE:
+			if (config_changed && (db = eo_database_slot(MyDatabaseId, false)) != NULL)
+				pg_atomic_write_u32(&db->config_prepared, 1);
+			config_changed = false;
+			release_holds();
+			break;
 		case XACT_EVENT_COMMIT:
 			if (config_changed && (db = eo_database_slot(MyDatabaseId, false)) != NULL)
 				eo_relay_config_changed(db);
 			/* FALLTHROUGH */
 		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
 			config_changed = false;
 			release_holds();
 			break;

@@ -9,6 +9,7 @@ use Test::More;
 
 my $node = new_server('control', conf => <<EOC);
 max_worker_processes = 12
+max_prepared_transactions = 2
 eo_outbox.batch_events = 20
 EOC
 
@@ -204,6 +205,42 @@ ok($node->poll_query_until('copy',
 is(server_starts($node), 1, 'the server was never restarted');
 is(log_count($node, qr/relay has started for database "postgres"/), 2,
 	'nor was the relay, but for the copy');
+
+# ---- configuration that cannot be read yet ----------------------------------------
+
+my $present = subscribe_file($node, 'present');
+wait_field($node, 'present', 'state', 'streaming') or die;
+my $relay = sql('SELECT relay_pid FROM eo.log_status()');
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE eo.lineage IN ACCESS EXCLUSIVE MODE');
+subscribe_file($node, 'later');
+ok(!wait_published($node, 'later', 1, 1.5), 'a locked table delays a new subscription');
+ok(wait_published($node, 'present', enqueue($node, 'a', 5)), 'and no other one');
+$locker->query_safe('COMMIT');
+ok(wait_field($node, 'later', 'state', 'streaming'), 'it starts when it can');
+is(sql('SELECT relay_pid FROM eo.log_status()'), $relay, 'by the same relay');
+$locker->quit;
+sql("SELECT eo.unsubscribe('later')");
+
+# ---- servers in a prepared transaction --------------------------------------------
+
+my ($ret, $out, $err) = $node->psql('postgres', <<EOS);
+BEGIN;
+ALTER SERVER file_present OPTIONS (SET path '$present.prepared');
+PREPARE TRANSACTION 'server';
+EOS
+is("$ret$err", '0', 'a change of a server is prepared');
+$seq = enqueue($node, 'a', 1);
+wait_published($node, 'present', $seq) or die;
+ok(!-e "$present.prepared", 'it is not in force');
+sql("COMMIT PREPARED 'server'");
+wait_until('the new path is in use', sub { -e "$present.prepared" });
+sql("SELECT eo.unsubscribe('present')");
+$node->psql('postgres', "SELECT eo.subscribe('pull')");
+($ret, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSELECT eo.wait_published('pull', 1, '1 s')");
+like($err, qr/ERROR:  42809: subscription "pull" is not published to a server/, 'nobody publishes what is pulled');
+sql("SELECT eo.unsubscribe('pull')");
+
 # ---- locks -----------------------------------------------------------------------------
 
 # A session that holds a lock until the table is empty.
