@@ -324,6 +324,39 @@ kafka_disconnect(KafkaState *state)
 	state->rk = NULL;
 }
 
+/*
+ * The client that asks for the position is a consumer of the group that keeps
+ * it: librdkafka 2.0 crashes in a producer when the answer is that the group's
+ * coordinator is still loading, as that has no group to look the coordinator up
+ * for again.
+ */
+rd_kafka_t *
+kafka_open_reader(KafkaState *state)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_dup(state->conf);
+	char		reason[512];
+	rd_kafka_t *reader = NULL;
+
+	rd_kafka_conf_set_opaque(conf, state);
+	rd_kafka_conf_set_log_cb(conf, log_callback);
+	if (rd_kafka_conf_set(conf, "group.id", state->identity, reason, sizeof(reason)) == RD_KAFKA_CONF_OK)
+		reader = rd_kafka_new(RD_KAFKA_CONSUMER, conf, reason, sizeof(reason));
+	if (reader == NULL)
+	{
+		kafka_scrub(state, reason);
+		publisher_fail(state->pub, "the options do not make a Kafka consumer: %s", reason);
+	}
+	rd_kafka_set_log_queue(reader, NULL);
+	return reader;
+}
+
+void
+kafka_close_reader(rd_kafka_t *reader)
+{
+	rd_kafka_poll(reader, 0);
+	rd_kafka_destroy_flags(reader, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+}
+
 /*----------
  * At least once
  *----------

@@ -119,12 +119,15 @@ struct KafkaState
 	size_t		refused_count;
 	int64_t		txn_start;		/* monotonic ms */
 	int64_t		stored_at;		/* monotonic ms */
+	int64_t		end_ms;			/* what the latest commit took */
 };
 
 /* kafka.c */
 extern int64_t kafka_now_ms(void);
 extern void kafka_connect(KafkaState *state);
 extern void kafka_disconnect(KafkaState *state);
+extern rd_kafka_t *kafka_open_reader(KafkaState *state);
+extern void kafka_close_reader(rd_kafka_t *reader);
 extern bool kafka_is_refusal(rd_kafka_resp_err_t error);
 extern KafkaEntry *kafka_entry_add(KafkaState *state, KafkaTopic *topic,
 								   const EoEventMessage *event, uint64_t token);

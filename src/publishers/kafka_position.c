@@ -142,13 +142,13 @@ kafka_position_prepare(KafkaState *state)
 
 /* Asks once; see kafka_position_read(). */
 static rd_kafka_resp_err_t
-fetch_position(KafkaState *state, char metadata[KAFKA_METADATA_MAX + 1])
+fetch_position(KafkaState *state, rd_kafka_t *reader, char metadata[KAFKA_METADATA_MAX + 1])
 {
 	rd_kafka_topic_partition_list_t *wanted = rd_kafka_topic_partition_list_new(1);
 	rd_kafka_ListConsumerGroupOffsets_t *request;
 	rd_kafka_AdminOptions_t *options =
-		rd_kafka_AdminOptions_new(state->rk, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
-	rd_kafka_queue_t *queue = rd_kafka_queue_new(state->rk);
+		rd_kafka_AdminOptions_new(reader, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(reader);
 	const rd_kafka_group_result_t **groups;
 	const rd_kafka_topic_partition_list_t *found;
 	rd_kafka_event_t *event;
@@ -160,7 +160,7 @@ fetch_position(KafkaState *state, char metadata[KAFKA_METADATA_MAX + 1])
 	request = rd_kafka_ListConsumerGroupOffsets_new(state->identity, wanted);
 	rd_kafka_error_destroy(rd_kafka_AdminOptions_set_require_stable_offsets(options, 1));
 	rd_kafka_AdminOptions_set_request_timeout(options, 5000, reason, sizeof(reason));
-	rd_kafka_ListConsumerGroupOffsets(state->rk, &request, 1, options, queue);
+	rd_kafka_ListConsumerGroupOffsets(reader, &request, 1, options, queue);
 	event = rd_kafka_queue_poll(queue, 10000);
 	error = event ? rd_kafka_event_error(event) : RD_KAFKA_RESP_ERR__TIMED_OUT;
 	state->stored_seq = -1;
@@ -205,9 +205,10 @@ void
 kafka_position_read(KafkaState *state, char metadata[KAFKA_METADATA_MAX + 1])
 {
 	int64_t		deadline = kafka_now_ms() + state->connect_timeout_ms;
+	rd_kafka_t *reader = kafka_open_reader(state);
 	rd_kafka_resp_err_t error;
 
-	while ((error = fetch_position(state, metadata)) != RD_KAFKA_RESP_ERR_NO_ERROR)
+	while ((error = fetch_position(state, reader, metadata)) != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		/* Until the deadline: the coordinator may be loading or moving. */
 		if (kafka_now_ms() > deadline ||
@@ -216,5 +217,7 @@ kafka_position_read(KafkaState *state, char metadata[KAFKA_METADATA_MAX + 1])
 			publisher_fail(state->pub, "cannot read the position that Kafka keeps for group \"%s\": %s",
 						   state->identity, rd_kafka_err2str(error));
 		rd_kafka_poll(state->rk, 50);
+		rd_kafka_poll(reader, 0);
 	}
+	kafka_close_reader(reader);
 }

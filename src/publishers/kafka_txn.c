@@ -26,15 +26,16 @@
 #include <unistd.h>
 
 /*
- * A transaction ends when the input runs dry, or at one of these.  Its end
- * costs some tens of milliseconds, in which nothing can be sent: so a large one
- * first waits a moment for more.
+ * A transaction ends when the input runs dry, or at one of these.  Nothing can
+ * be sent while it ends: so a large one first waits for more, for a part of
+ * what the latest end has taken.
  */
 #define TXN_MAX_EVENTS		50000
 #define TXN_LARGE_EVENTS	500
 #define TXN_LARGE_WAIT_MS	3
+#define TXN_LARGE_WAIT_MAX_MS	30
 #define TXN_MAX_BYTES		((size_t) 64 * 1024 * 1024)
-#define TXN_MAX_MS			500
+#define TXN_MAX_MS			1000
 
 /* Small enough to be through before the transaction times out */
 #define ISOLATED_EVENTS		200
@@ -286,7 +287,8 @@ end(KafkaState *state, int64_t seq)
 	}
 	state->stored_seq = seq;
 	state->stored_at = kafka_now_ms();
-	if (state->stored_at - start > COMMIT_SUSPECT_MS)
+	state->end_ms = state->stored_at - start;
+	if (state->end_ms > COMMIT_SUSPECT_MS)
 		state->disturbed = true;
 	return true;
 }
@@ -477,12 +479,19 @@ kafka_txn_publish(KafkaState *state, KafkaTopic *topic, const EoEventMessage *ev
 	return PUBLISH_TAKEN;
 }
 
-/* Whether the relay has sent more: then the transaction may grow. */
+/* Whether the relay has sent more, or does so soon: the transaction may grow. */
 static bool
-input_waits(int ms)
+input_waits(const KafkaState *state)
 {
+	int			ms = state->end_ms / 4;
 	struct pollfd fd = {STDIN_FILENO, POLLIN, 0};
 
+	if (state->count < TXN_LARGE_EVENTS)
+		ms = 0;
+	else if (ms < TXN_LARGE_WAIT_MS)
+		ms = TXN_LARGE_WAIT_MS;
+	else if (ms > TXN_LARGE_WAIT_MAX_MS)
+		ms = TXN_LARGE_WAIT_MAX_MS;
 	return poll(&fd, 1, ms) == 1 && (fd.revents & POLLIN);
 }
 
@@ -494,9 +503,7 @@ kafka_txn_poll(KafkaState *state)
 		rewind_list(state, 0);
 	else if (state->count > 0)
 	{
-		int			wait = state->count >= TXN_LARGE_EVENTS ? TXN_LARGE_WAIT_MS : 0;
-
-		if (!input_waits(wait) || kafka_now_ms() - state->txn_start >= TXN_MAX_MS)
+		if (!input_waits(state) || kafka_now_ms() - state->txn_start >= TXN_MAX_MS)
 			kafka_txn_commit(state);
 	}
 	else if (state->broken || state->disturbed)

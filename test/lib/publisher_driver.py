@@ -168,13 +168,20 @@ class Publisher:
     def send_event(self, seq, **fields):
         self.send(event_frame(seq, **fields))
 
+    def _status(self):
+        try:
+            return self.process.wait(1)
+        except subprocess.TimeoutExpired:
+            return None
+
     def _take(self):
         try:
             data = self.socket.recv(1 << 20)
         except ConnectionResetError:
             data = b""
         if not data:
-            raise Ended(self.stderr())
+            raise Ended("status %s, said %s, stderr %r" % (
+                self._status(), self.received[-3:], self.stderr()))
         self.buffer += data
         while len(self.buffer) >= 5:
             length, kind = struct.unpack_from(">IB", self.buffer)
