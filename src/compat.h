@@ -54,4 +54,24 @@
 #define EoOwnsDatabase(dboid, role)	pg_database_ownercheck(dboid, role)
 #endif
 
+/* 18 counts what an index scan does */
+#if PG_VERSION_NUM >= 180000
+#define EoIndexBeginScan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define EoIndexBeginScan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* 16 tells which indexes an update concerns; here HeapTupleIsHeapOnly() does */
+#if PG_VERSION_NUM >= 160000
+#define EoSimpleHeapUpdate(rel, tid, tuple) \
+	do { \
+		TU_UpdateIndexes update_indexes; \
+		simple_heap_update(rel, tid, tuple, &update_indexes); \
+	} while (0)
+#else
+#define EoSimpleHeapUpdate(rel, tid, tuple)	simple_heap_update(rel, tid, tuple)
+#endif
+
 #endif							/* EO_COMPAT_H */

@@ -11,6 +11,9 @@
 #include "relay/utility.h"
 #include "settings.h"
 #include "shmem.h"
+#include "store/registry.h"
+#include "store/tally.h"
+#include "txn/causation.h"
 #include "txn/event_buffer.h"
 
 PG_MODULE_MAGIC;
@@ -36,6 +39,9 @@ _PG_init(void)
 	eo_settings_init();
 	eo_shmem_init();
 	eo_buffer_init();
+	eo_registry_init();
+	eo_tally_init();
+	eo_causation_init();
 	eo_utility_init();
 	if (!IsBinaryUpgrade)
 		eo_launcher_register();

@@ -63,10 +63,23 @@ init_database_slot(EoDatabase *db)
 		segment->filenode = InvalidOid;
 	}
 	pg_atomic_write_u64(&db->ended, 0);
+	pg_atomic_write_u32(&db->generations_ready, 0);
+	pg_atomic_write_u32(&db->registry_changing, 0);
+	pg_atomic_fetch_add_u32(&db->registry_epoch, 1);
+	for (int f = 0; f < EO_FAMILIES; f++)
+	{
+		for (int c = 0; c < EO_CLASSES; c++)
+		{
+			pg_atomic_write_u32(&db->generations[f][c].current, 0);
+			pg_atomic_write_u64(&db->generations[f][c].switched_at, 0);
+			pg_atomic_write_u64(&db->generations[f][c].first_at, 0);
+		}
+	}
 	db->relay_pid = 0;
 	db->relay_latch = NULL;
 	pg_atomic_write_u32(&db->relay_sleeping, 0);
 	pg_atomic_write_u32(&db->config_generation, 0);
+	pg_atomic_write_u32(&db->chores, 0);
 	pg_atomic_write_u32(&db->config_prepared, 0);
 	db->relay_wanted = false;
 	db->relay_failed = false;
@@ -111,8 +124,22 @@ init_shared(void)
 		pg_atomic_init_u64(&db->ended, 0);
 		pg_atomic_init_u32(&db->waiters, 0);
 		ConditionVariableInit(&db->events_ended);
+		pg_atomic_init_u32(&db->registry_epoch, 1);
+		pg_atomic_init_u32(&db->registry_changing, 0);
+		pg_atomic_init_u32(&db->generations_ready, 0);
+		for (int f = 0; f < EO_FAMILIES; f++)
+		{
+			for (int c = 0; c < EO_CLASSES; c++)
+			{
+				pg_atomic_init_u32(&db->generations[f][c].current, 0);
+				pg_atomic_init_u64(&db->generations[f][c].switched_at, 0);
+				pg_atomic_init_u64(&db->generations[f][c].first_at, 0);
+			}
+		}
+		ConditionVariableInit(&db->leases_changed);
 		pg_atomic_init_u32(&db->relay_sleeping, 0);
 		pg_atomic_init_u32(&db->config_generation, 0);
+		pg_atomic_init_u32(&db->chores, 0);
 		pg_atomic_init_u32(&db->config_prepared, 0);
 		pg_atomic_init_u32(&db->stall_xid, 0);
 		pg_atomic_init_u64(&db->stall_seq, 0);
@@ -245,6 +272,8 @@ eo_database_forget_log(EoDatabase *db)
 	LWLockRelease(eo_shared->lock);
 	pg_atomic_write_u64(&db->floor_seq, 0);
 	pg_atomic_write_u32(&db->log_ready, 0);
+	pg_atomic_write_u32(&db->generations_ready, 0);
+	pg_atomic_fetch_add_u32(&db->registry_epoch, 1);
 }
 
 void
@@ -281,6 +310,17 @@ eo_relay_wake(EoDatabase *db)
 		if (latch != NULL)
 			SetLatch(latch);
 	}
+}
+
+void
+eo_relay_rouse(EoDatabase *db)
+{
+	Latch	   *latch;
+
+	pg_atomic_fetch_add_u32(&db->chores, 1);
+	latch = db->relay_latch;
+	if (latch != NULL)
+		SetLatch(latch);
 }
 
 void

@@ -36,6 +36,20 @@
 #define EO_SEQ_EPOCH(seq)		((int32) ((seq) >> EO_SEQ_COUNTER_BITS))
 #define EO_SEQ_COUNTER(seq)		((seq) & ((INT64CONST(1) << EO_SEQ_COUNTER_BITS) - 1))
 
+/*
+ * What is received is kept in families of tables: for each class of windows
+ * two generations.  The numbers are those of the columns of eo.generation.
+ */
+typedef enum EoFamily
+{
+	EO_INBOX,					/* consumers and message ids */
+	EO_IDEMPOTENCY				/* scopes and idempotency keys */
+} EoFamily;
+
+#define EO_FAMILIES				2
+#define EO_CLASSES				3	/* day, week, long */
+#define EO_GENERATIONS			2
+
 /* Whether this database may publish; see store/lineage.c. */
 typedef enum EoLineageState
 {
@@ -60,6 +74,15 @@ typedef struct EoSegment
 										 * FULL, CLUSTER): rows stand in order */
 } EoSegment;
 
+/* One class of a family; see store/generations.c. */
+typedef struct EoGenerationState
+{
+	pg_atomic_uint32 current;	/* the generation that is filled */
+	pg_atomic_uint64 switched_at;	/* TimestampTz; 0: never */
+	pg_atomic_uint64 first_at;	/* TimestampTz of a first claim in it; 0: none
+								 * since it was switched to or loaded */
+} EoGenerationState;
+
 typedef struct EoDatabase
 {
 	Oid			dboid;			/* [L] InvalidOid: free slot */
@@ -78,6 +101,16 @@ typedef struct EoDatabase
 	pg_atomic_uint32 waiters;	/* backends in eo.fetch() */
 	ConditionVariable events_ended; /* broadcast with ended, for them */
 
+	/* ---- what was received ---- */
+	pg_atomic_uint32 registry_epoch;	/* bumped when consumers, scopes or
+										 * generations have changed */
+	pg_atomic_uint32 registry_changing; /* transactions about to commit such a
+										 * change: caches are not to be trusted */
+	pg_atomic_uint32 generations_ready; /* generations[][] have been read */
+	EoGenerationState generations[EO_FAMILIES][EO_CLASSES];
+	ConditionVariable leases_changed;	/* a leased idempotency key was completed
+										 * or released */
+
 	/* ---- the relay ---- */
 	pid_t		relay_pid;		/* [L] 0: none */
 	Latch	   *relay_latch;	/* [L] a PGPROC's; may be read without the
@@ -85,6 +118,7 @@ typedef struct EoDatabase
 	pg_atomic_uint32 relay_sleeping;	/* [R] wants a SetLatch */
 	pg_atomic_uint32 config_generation; /* bumped when subscriptions, servers
 										 * or user mappings changed */
+	pg_atomic_uint32 chores;	/* bumped by eo_relay_rouse() */
 	pg_atomic_uint32 config_prepared;	/* a transaction that was prepared
 										 * has changed servers or the like */
 	bool		relay_wanted;	/* [L] the launcher should start one */
@@ -179,6 +213,9 @@ extern void eo_relay_request(Oid dboid);
 
 /* After a transaction with events has ended: wakes the relay if it sleeps. */
 extern void eo_relay_wake(EoDatabase *db);
+
+/* There is something other than events for the relay to look at, soon. */
+extern void eo_relay_rouse(EoDatabase *db);
 
 /* Tells the relay to reload its configuration, at once; safe after commit. */
 extern void eo_relay_config_changed(EoDatabase *db);

@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "settings.h"
 #include "shmem.h"
+#include "txn/causation.h"
 #include "txn/event_buffer.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -187,25 +188,33 @@ get_setting_headers(void)
 	return setting_headers;
 }
 
-/* Joins the event's own headers, which win, with those of the transaction. */
+/* Either may be NULL; of what both have, that of `above` counts. */
+static Jsonb *
+overlay(Jsonb *below, Jsonb *above)
+{
+	Jsonb	   *both;
+
+	if (below == NULL || above == NULL)
+		return above ? above : below;
+	both = DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(below),
+											  JsonbPGetDatum(above)));
+	check_headers_size(both);
+	return both;
+}
+
+/*
+ * The event's own headers win over those of the transaction, and these over
+ * what its cause brings.
+ */
 static struct varlena *
 merge_headers(Jsonb *own)
 {
-	Jsonb	   *setting = get_setting_headers();
-	Jsonb	   *both;
+	Jsonb	   *headers;
 
 	if (own != NULL)
 		check_headers(own);
-	if (own == NULL || setting == NULL)
-	{
-		Jsonb	   *only = own ? own : setting;
-
-		return only == NULL || JB_ROOT_COUNT(only) == 0 ? NULL : (struct varlena *) only;
-	}
-	both = DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(setting),
-											  JsonbPGetDatum(own)));
-	check_headers_size(both);
-	return (struct varlena *) both;
+	headers = overlay(overlay(eo_causation_headers(), get_setting_headers()), own);
+	return headers == NULL || JB_ROOT_COUNT(headers) == 0 ? NULL : (struct varlena *) headers;
 }
 
 static void

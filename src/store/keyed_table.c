@@ -1,0 +1,240 @@
+/*
+ * keyed_table.c
+ *
+ * Finds, inserts and changes rows by an owner and a text, past the executor.
+ *
+ * A unique index sees to one table at a time, and its way to let two insert
+ * the same key at once, speculative insertion, costs more than the rest.  Here
+ * the key itself is locked: a heavyweight lock on its hash, held for a few
+ * microseconds and never while waiting for a transaction.  Keys with the same
+ * hash only wait for each other.
+ *
+ * A row of a transaction that has not ended is seen with a dirty snapshot.  The
+ * caller lets go of the key, waits for that transaction, and looks again.
+ *
+ * Order of locks: the key, then the tables, then what the heap and the index
+ * take for themselves.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "common/hashfn.h"
+#include "compat.h"
+#include "miscadmin.h"
+#include "nodes/execnodes.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "store/keyed_table.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+/* The kind of advisory lock; those that users can take are 1 and 2. */
+#define KEY_LOCK_KIND		101
+
+/*----------
+ * Locks and tables
+ *----------
+ */
+
+void
+eo_key_lock(LOCKTAG *tag, const EoOwner *owner, struct varlena *key)
+{
+	uint64		hash;
+
+	/* By name: a consumer that was dropped and made again has another id. */
+	hash = hash_bytes_extended((const unsigned char *) owner->name, strlen(owner->name),
+							   (uint64) owner->family);
+	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), hash);
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, KEY_LOCK_KIND);
+	(void) LockAcquire(tag, ExclusiveLock, false, false);
+}
+
+void
+eo_key_unlock(const LOCKTAG *tag)
+{
+	LockRelease(tag, ExclusiveLock, false);
+}
+
+void
+eo_keyed_open(EoKeyedTable *table, Oid relid, LOCKMODE lockmode)
+{
+	if (table->rel == NULL)
+	{
+		table->rel = table_open(relid, lockmode);
+		table->lockmode = lockmode;
+		table->slot = NULL;
+
+		/* This is what finds rd_pkindex. */
+		list_free(RelationGetIndexList(table->rel));
+		if (!OidIsValid(table->rel->rd_pkindex))
+			elog(ERROR, "table \"%s\" has no primary key", RelationGetRelationName(table->rel));
+		table->index = index_open(table->rel->rd_pkindex, lockmode);
+	}
+	else if (lockmode > table->lockmode)
+	{
+		LockRelationOid(relid, lockmode);
+		LockRelationOid(RelationGetRelid(table->index), lockmode);
+		UnlockRelationOid(RelationGetRelid(table->index), table->lockmode);
+		UnlockRelationOid(relid, table->lockmode);
+		table->lockmode = lockmode;
+	}
+}
+
+void
+eo_keyed_close(EoKeyedTable *table)
+{
+	LOCKMODE	release = table->lockmode == AccessShareLock ? AccessShareLock : NoLock;
+
+	if (table->rel == NULL)
+		return;
+	if (table->slot != NULL)
+		ExecDropSingleTupleTableSlot(table->slot);
+	index_close(table->index, release);
+	table_close(table->rel, release);
+	table->rel = NULL;
+}
+
+/*----------
+ * Looking
+ *----------
+ */
+
+bool
+eo_keyed_is_ours(EoKeyedTable *table)
+{
+	bool		isnull;
+	Datum		xmin = slot_getsysattr(table->slot, MinTransactionIdAttributeNumber, &isnull);
+
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
+}
+
+/*
+ * Above READ COMMITTED a transaction must not act on what its snapshot does not
+ * show, as for any other unique key.
+ */
+static void
+check_visible(EoKeyedTable *table)
+{
+	if (!IsolationUsesXactSnapshot() || eo_keyed_is_ours(table) ||
+		table_tuple_satisfies_snapshot(table->rel, table->slot, GetTransactionSnapshot()))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update"),
+			 errdetail("A transaction that has committed meanwhile has received the same."),
+			 errhint("The transaction might succeed if retried.")));
+}
+
+EoSighting
+eo_keyed_look(EoKeyedTable *table, int32 owner, struct varlena *key, TransactionId *holder)
+{
+	EoSighting	result = EO_UNSEEN;
+	SnapshotData dirty;
+	ScanKeyData keys[EO_KEY_COLUMNS];
+	IndexScanDesc scan;
+
+	if (RelationGetNumberOfBlocks(table->rel) == 0)
+		return EO_UNSEEN;
+	if (table->slot == NULL)
+		table->slot = table_slot_create(table->rel, NULL);
+	InitDirtySnapshot(dirty);
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(owner));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(key));
+	scan = EoIndexBeginScan(table->rel, table->index, &dirty, EO_KEY_COLUMNS);
+	index_rescan(scan, keys, EO_KEY_COLUMNS, NULL, 0);
+	if (index_getnext_slot(scan, ForwardScanDirection, table->slot))
+	{
+		*holder = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+		result = TransactionIdIsValid(*holder) ? EO_UNDECIDED : EO_SEEN;
+	}
+	index_endscan(scan);
+	if (result == EO_SEEN)
+		check_visible(table);
+	return result;
+}
+
+/*----------
+ * Writing
+ *----------
+ */
+
+static HeapTuple
+form_row(EoKeyedTable *table, int32 owner, struct varlena *key, const Datum *rest,
+		 const bool *rest_nulls, Datum *values, bool *nulls)
+{
+	TupleDesc	desc = RelationGetDescr(table->rel);
+	HeapTuple	tuple;
+
+	if (desc->natts > EO_KEYED_COLUMNS_MAX)
+		elog(ERROR, "table \"%s\" has too many columns", RelationGetRelationName(table->rel));
+	values[0] = Int32GetDatum(owner);
+	values[1] = PointerGetDatum(key);
+	nulls[0] = nulls[1] = false;
+	for (int i = EO_KEY_COLUMNS; i < desc->natts; i++)
+	{
+		values[i] = rest[i - EO_KEY_COLUMNS];
+		nulls[i] = rest_nulls[i - EO_KEY_COLUMNS];
+	}
+	tuple = heap_form_tuple(desc, values, nulls);
+	tuple->t_tableOid = RelationGetRelid(table->rel);
+	return tuple;
+}
+
+static void
+insert_into_indexes(EoKeyedTable *table, HeapTuple tuple, Datum *values, bool *nulls)
+{
+	List	   *indexes = RelationGetIndexList(table->rel);
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		bool		primary = lfirst_oid(lc) == RelationGetRelid(table->index);
+		Relation	index = primary ? table->index : index_open(lfirst_oid(lc), RowExclusiveLock);
+
+		/* Another one is what REINDEX CONCURRENTLY makes of it. */
+		if (index->rd_index->indisready)
+			(void) index_insert(index, values, nulls, &tuple->t_self, table->rel,
+								primary ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+								false, BuildIndexInfo(index));
+		if (!primary)
+			index_close(index, NoLock);
+	}
+	list_free(indexes);
+}
+
+HeapTuple
+eo_keyed_insert(EoKeyedTable *table, int32 owner, struct varlena *key, const Datum *rest,
+				const bool *rest_nulls)
+{
+	Datum		values[EO_KEYED_COLUMNS_MAX];
+	bool		nulls[EO_KEYED_COLUMNS_MAX];
+	HeapTuple	tuple = form_row(table, owner, key, rest, rest_nulls, values, nulls);
+
+	heap_insert(table->rel, tuple, GetCurrentCommandId(true), 0, NULL);
+	insert_into_indexes(table, tuple, values, nulls);
+	return tuple;
+}
+
+void
+eo_keyed_update(EoKeyedTable *table, int32 owner, struct varlena *key, const Datum *rest,
+				const bool *rest_nulls)
+{
+	Datum		values[EO_KEYED_COLUMNS_MAX];
+	bool		nulls[EO_KEYED_COLUMNS_MAX];
+	HeapTuple	tuple = form_row(table, owner, key, rest, rest_nulls, values, nulls);
+	ItemPointerData old = table->slot->tts_tid;
+
+	ExecClearTuple(table->slot);
+	EoSimpleHeapUpdate(table->rel, &old, tuple);
+	if (!HeapTupleIsHeapOnly(tuple))
+		insert_into_indexes(table, tuple, values, nulls);
+	heap_freetuple(tuple);
+}
