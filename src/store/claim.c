@@ -7,6 +7,10 @@
  * current one.  To look everywhere and then to insert is one step under the
  * lock of the key (store/keyed_table.c).
  *
+ * Most keys are new.  So the current generation is not looked into first: the
+ * insertion tells, too, but leaves a dead row where the key is there already.
+ * While a backend sees keys again and again, it does look first.
+ *
  * The current generation may change while we insert.  Then the row stands in
  * the one that ages, and would be forgotten too early: it is inserted into the
  * new one as well.  Twice is no harm.
@@ -22,6 +26,11 @@
 #include "store/generations.h"
 #include "store/tally.h"
 #include "utils/timestamp.h"
+
+/* After a key that was there, look first for that many. */
+#define SUSPICION			100
+
+static int	suspicion = 0;
 
 void
 eo_claim_begin(EoClaimer *claimer, EoFamily family, struct varlena *owner)
@@ -65,9 +74,27 @@ open_generation(EoClaimer *claimer, int class, int generation, LOCKMODE lockmode
 	return table;
 }
 
+/* Looks into one generation. */
 static EoSighting
-look_everywhere(EoClaimer *claimer, int current, struct varlena *key, TransactionId *holder,
-				EoClaimPlace *place)
+look_into(EoClaimer *claimer, int class, int generation, struct varlena *key,
+		  TransactionId *holder, EoClaimPlace *place)
+{
+	EoKeyedTable *table = &claimer->tables[class][generation];
+	EoSighting	sighting = eo_keyed_look(table, claimer->owner->id, key, holder);
+
+	if (sighting != EO_UNSEEN)
+	{
+		place->relid = RelationGetRelid(table->rel);
+		place->tid = table->slot->tts_tid;
+		place->ours = sighting == EO_SEEN && eo_keyed_is_ours(table);
+	}
+	return sighting;
+}
+
+/* Looks into all, but into the current one only if `thorough`. */
+static EoSighting
+look_around(EoClaimer *claimer, int current, bool thorough, struct varlena *key,
+			TransactionId *holder, EoClaimPlace *place)
 {
 	EoOwner    *owner = claimer->owner;
 	int			classes = 1 << owner->class;
@@ -81,22 +108,21 @@ look_everywhere(EoClaimer *claimer, int current, struct varlena *key, Transactio
 		for (int g = 0; g < EO_GENERATIONS; g++)
 		{
 			bool		fill = c == owner->class && g == current;
-			EoKeyedTable *table = open_generation(claimer, c, g,
-												  fill ? RowExclusiveLock : AccessShareLock);
-			EoSighting	sighting = eo_keyed_look(table, owner->id, key, holder);
+			EoSighting	sighting;
 
-			if (sighting == EO_UNSEEN)
+			(void) open_generation(claimer, c, g, fill ? RowExclusiveLock : AccessShareLock);
+			if (fill && !thorough)
 				continue;
-			place->relid = RelationGetRelid(table->rel);
-			place->tid = table->slot->tts_tid;
-			place->ours = sighting == EO_SEEN && eo_keyed_is_ours(table);
-			return sighting;
+			sighting = look_into(claimer, c, g, key, holder, place);
+			if (sighting != EO_UNSEEN)
+				return sighting;
 		}
 	}
 	return EO_UNSEEN;
 }
 
-static void
+/* Returns false if the key turned out to be there. */
+static bool
 insert_row(EoClaimer *claimer, int generation, struct varlena *key, const Datum *rest,
 		   const bool *rest_nulls, EoClaimPlace *place)
 {
@@ -104,6 +130,8 @@ insert_row(EoClaimer *claimer, int generation, struct varlena *key, const Datum 
 	EoKeyedTable *table = open_generation(claimer, owner->class, generation, RowExclusiveLock);
 	HeapTuple	tuple = eo_keyed_insert(table, owner->id, key, rest, rest_nulls);
 
+	if (tuple == NULL)
+		return false;
 	place->relid = RelationGetRelid(table->rel);
 	place->tid = tuple->t_self;
 	place->ours = true;
@@ -111,6 +139,7 @@ insert_row(EoClaimer *claimer, int generation, struct varlena *key, const Datum 
 				  MAXALIGN(tuple->t_len) + sizeof(ItemIdData) + sizeof(ItemIdData) +
 				  MAXALIGN(sizeof(IndexTupleData) + sizeof(int32) + VARSIZE_ANY(key)));
 	heap_freetuple(tuple);
+	return true;
 }
 
 /* The first key of a generation is when the relay has to plan its end. */
@@ -125,18 +154,42 @@ note_first(EoDatabase *db, EoFamily family, int class)
 	eo_relay_rouse(db);
 }
 
-static void
+static bool
 insert_key(EoClaimer *claimer, int generation, struct varlena *key, const Datum *rest,
 		   const bool *rest_nulls, EoClaimPlace *place)
 {
 	EoFamily	family = claimer->owner->family;
 	int			class = claimer->owner->class;
 
-	insert_row(claimer, generation, key, rest, rest_nulls, place);
+	if (!insert_row(claimer, generation, key, rest, rest_nulls, place))
+		return false;
 	pg_memory_barrier();
 	if (eo_generation_current(claimer->db, family, class) != generation)
-		insert_row(claimer, 1 - generation, key, rest, rest_nulls, place);
+		(void) insert_row(claimer, 1 - generation, key, rest, rest_nulls, place);
 	note_first(claimer->db, family, class);
+	return true;
+}
+
+/* Claims the key if it is nowhere.  Caller holds the lock of the key. */
+static EoSighting
+look_and_insert(EoClaimer *claimer, struct varlena *key, const Datum *rest,
+				const bool *rest_nulls, TransactionId *holder, EoClaimPlace *place)
+{
+	EoOwner    *owner = claimer->owner;
+	int			current;
+	EoSighting	sighting;
+
+	if (!eo_owner_refresh(owner))
+		eo_owner_refuse_dropped(owner);
+	current = eo_generation_current(claimer->db, owner->family, owner->class);
+	sighting = look_around(claimer, current, suspicion > 0, key, holder, place);
+	while (sighting == EO_UNSEEN &&
+		   !insert_key(claimer, current, key, rest, rest_nulls, place))
+	{
+		/* Again, if it has gone meanwhile: to release a key takes no lock of it. */
+		sighting = look_into(claimer, owner->class, current, key, holder, place);
+	}
+	return sighting;
 }
 
 EoClaimResult
@@ -153,18 +206,16 @@ eo_claim_key(EoClaimer *claimer, struct varlena *key, const Datum *rest,
 	{
 		TransactionId holder = InvalidTransactionId;
 		EoSighting	sighting;
-		int			current;
 
 		eo_key_lock(&tag, owner, key);
-		if (!eo_owner_refresh(owner))
-			eo_owner_refuse_dropped(owner);
-		current = eo_generation_current(claimer->db, owner->family, owner->class);
-		sighting = look_everywhere(claimer, current, key, &holder, place);
-		if (sighting == EO_UNSEEN)
-			insert_key(claimer, current, key, rest, rest_nulls, place);
+		sighting = look_and_insert(claimer, key, rest, rest_nulls, &holder, place);
 		eo_key_unlock(&tag);
 		if (sighting == EO_UNSEEN)
+		{
+			suspicion = Max(suspicion - 1, 0);
 			return EO_CLAIM_NEW;
+		}
+		suspicion = SUSPICION;
 		if (sighting == EO_SEEN)
 		{
 			eo_tally_repeat(owner);

@@ -24,7 +24,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/index.h"
 #include "common/hashfn.h"
 #include "compat.h"
 #include "miscadmin.h"
@@ -33,6 +32,7 @@
 #include "storage/lmgr.h"
 #include "store/keyed_table.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -72,8 +72,8 @@ eo_keyed_open(EoKeyedTable *table, Oid relid, LOCKMODE lockmode)
 		table->lockmode = lockmode;
 		table->slot = NULL;
 
-		/* This is what finds rd_pkindex. */
-		list_free(RelationGetIndexList(table->rel));
+		/* This also finds rd_pkindex. */
+		table->indexes = RelationGetIndexList(table->rel);
 		if (!OidIsValid(table->rel->rd_pkindex))
 			elog(ERROR, "table \"%s\" has no primary key", RelationGetRelationName(table->rel));
 		table->index = index_open(table->rel->rd_pkindex, lockmode);
@@ -97,6 +97,7 @@ eo_keyed_close(EoKeyedTable *table)
 		return;
 	if (table->slot != NULL)
 		ExecDropSingleTupleTableSlot(table->slot);
+	list_free(table->indexes);
 	index_close(table->index, release);
 	table_close(table->rel, release);
 	table->rel = NULL;
@@ -188,26 +189,49 @@ form_row(EoKeyedTable *table, int32 owner, struct varlena *key, const Datum *res
 	return tuple;
 }
 
-static void
+/*
+ * B-tree does not look at it, and to build a true one each time takes longer
+ * than some insertions.
+ */
+static IndexInfo *
+index_info(void)
+{
+	static IndexInfo *info = NULL;
+
+	if (info == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		info = makeNode(IndexInfo);
+		MemoryContextSwitchTo(old);
+	}
+	return info;
+}
+
+/*
+ * Returns false if the key was in the primary key already; it is there twice
+ * then.
+ */
+static bool
 insert_into_indexes(EoKeyedTable *table, HeapTuple tuple, Datum *values, bool *nulls)
 {
-	List	   *indexes = RelationGetIndexList(table->rel);
+	bool		unique = true;
 	ListCell   *lc;
 
-	foreach(lc, indexes)
+	foreach(lc, table->indexes)
 	{
 		bool		primary = lfirst_oid(lc) == RelationGetRelid(table->index);
 		Relation	index = primary ? table->index : index_open(lfirst_oid(lc), RowExclusiveLock);
 
 		/* Another one is what REINDEX CONCURRENTLY makes of it. */
 		if (index->rd_index->indisready)
-			(void) index_insert(index, values, nulls, &tuple->t_self, table->rel,
-								primary ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
-								false, BuildIndexInfo(index));
+			unique &= index_insert(index, values, nulls, &tuple->t_self, table->rel,
+								   primary ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO,
+								   false, index_info()) || !primary;
 		if (!primary)
 			index_close(index, NoLock);
 	}
-	list_free(indexes);
+	return unique;
 }
 
 HeapTuple
@@ -219,8 +243,14 @@ eo_keyed_insert(EoKeyedTable *table, int32 owner, struct varlena *key, const Dat
 	HeapTuple	tuple = form_row(table, owner, key, rest, rest_nulls, values, nulls);
 
 	heap_insert(table->rel, tuple, GetCurrentCommandId(true), 0, NULL);
-	insert_into_indexes(table, tuple, values, nulls);
-	return tuple;
+	if (insert_into_indexes(table, tuple, values, nulls))
+		return tuple;
+
+	/* A command cannot delete what it has inserted itself. */
+	CommandCounterIncrement();
+	simple_heap_delete(table->rel, &tuple->t_self);
+	heap_freetuple(tuple);
+	return NULL;
 }
 
 void
@@ -234,7 +264,8 @@ eo_keyed_update(EoKeyedTable *table, int32 owner, struct varlena *key, const Dat
 
 	ExecClearTuple(table->slot);
 	EoSimpleHeapUpdate(table->rel, &old, tuple);
+	/* The key is there twice, but for one of the two rows being dead. */
 	if (!HeapTupleIsHeapOnly(tuple))
-		insert_into_indexes(table, tuple, values, nulls);
+		(void) insert_into_indexes(table, tuple, values, nulls);
 	heap_freetuple(tuple);
 }

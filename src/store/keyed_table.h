@@ -9,6 +9,7 @@
 
 #include "access/htup.h"
 #include "executor/tuptable.h"
+#include "nodes/pg_list.h"
 #include "storage/lock.h"
 #include "store/registry.h"
 #include "utils/relcache.h"
@@ -21,6 +22,7 @@ typedef struct EoKeyedTable
 {
 	Relation	rel;			/* NULL: not open */
 	Relation	index;			/* the primary key */
+	List	   *indexes;		/* OIDs of all of them */
 	TupleTableSlot *slot;		/* what eo_keyed_look() has found */
 	LOCKMODE	lockmode;
 } EoKeyedTable;
@@ -64,7 +66,9 @@ extern bool eo_keyed_is_ours(EoKeyedTable *table);
 
 /*
  * Inserts a row.  `rest` and `rest_nulls` are the columns after the key.
- * Returns the tuple, palloc'd.
+ * Returns the tuple, palloc'd; NULL if the key is there, or may soon be, which
+ * a look would tell: to find out in this way costs less if it is not, and
+ * leaves a dead row if it is.
  */
 extern HeapTuple eo_keyed_insert(EoKeyedTable *table, int32 owner, struct varlena *key,
 								 const Datum *rest, const bool *rest_nulls);

@@ -17,6 +17,7 @@ import textwrap
 # Each of these registers its rows, which are taken in this order.
 import cost  # noqa: F401
 import drain  # noqa: F401
+import inbox  # noqa: F401
 import latency  # noqa: F401
 import memory  # noqa: F401
 from rows import ROWS, Bench
