@@ -6,14 +6,15 @@
  * Exactly-once: a line is on disk (fdatasync) before its event is
  * acknowledged, and the last whole line of the file, not any other record,
  * says where to go on (file_resume.c).  One fdatasync serves all events that
- * came in one burst; while it runs the next burst gathers in the socket.
+ * came in one burst.  A small one is made durable at once; while a large one is
+ * (file_sync.c), the next lines are written.
  *
  * The lock on the file keeps a second publisher away, also an orphan of a
  * server that crashed.  It belongs to the open file and ends with the process.
  *
  * An operator may rename or remove the file (as logrotate does) at any time.
- * That is noticed at the start of a burst, when everything before is durable,
- * and a new file is begun.  A file that was emptied in place (copytruncate) is
+ * That is noticed at the start of a burst; when everything before is durable a
+ * new file is begun.  A file that was emptied in place (copytruncate) is
  * gone on with as well.  While the new file holds no event, the relay's own
  * record of the position is what counts.
  *
@@ -32,9 +33,14 @@
 #include <unistd.h>
 
 #include "publishers/file_resume.h"
+#include "publishers/file_sync.h"
 #include "publishers/publisher.h"
 
 #define SINK_SIZE		(512 * 1024)
+
+/* Less is made durable at once: to hand it over would take longer. */
+#define SYNC_ASIDE		(256 * 1024)
+
 #define OPEN_ATTEMPTS	10
 
 typedef struct FileState
@@ -47,7 +53,11 @@ typedef struct FileState
 	off_t		written;		/* the file's size, as far as we know */
 	off_t		complete;		/* where the last whole line ends */
 	off_t		synced;			/* how much of it is durable */
-	bool		in_burst;		/* lines have been added since the last sync */
+	uint64_t	last_token;		/* of the event that was added last */
+	bool		in_burst;		/* events have been taken since the last poll */
+	bool		syncing;		/* a sync is under way ... */
+	off_t		sync_size;		/* ... of the file up to here ... */
+	uint64_t	sync_token;		/* ... and up to this event */
 } FileState;
 
 static void fail_after_cut(FileState *state, off_t keep, const char *what)
@@ -179,26 +189,88 @@ attach(FileState *state)
 	return end;
 }
 
+/* What was written up to there is durable. */
+static void
+settle(FileState *state, off_t size, uint64_t token)
+{
+	state->synced = size;
+	publisher_settle_through(state->pub, token);
+}
+
+/* Takes note of a sync that has ended. */
+static void
+collect_sync(FileState *state, bool wait)
+{
+	int			error;
+
+	if (!state->syncing || !file_sync_ended(wait, &error))
+		return;
+	state->syncing = false;
+	if (error != 0)
+	{
+		errno = error;
+		fail_after_cut(state, state->synced, "sync");
+	}
+	settle(state, state->sync_size, state->sync_token);
+}
+
+/* Makes what was written durable, unless a sync is under way: see later then. */
+static void
+make_durable(FileState *state)
+{
+	drain(&state->sink);
+	if (state->syncing || state->written == state->synced)
+		return;
+	if (state->written - state->synced < SYNC_ASIDE)
+	{
+		if (fdatasync(state->fd) < 0)
+			fail_after_cut(state, state->synced, "sync");
+		settle(state, state->written, state->last_token);
+		return;
+	}
+	state->syncing = true;
+	state->sync_size = state->written;
+	state->sync_token = state->last_token;
+	file_sync_begin(state->fd);
+}
+
+static void
+file_flush(Publisher *pub)
+{
+	FileState  *state = pub->state;
+
+	do
+	{
+		collect_sync(state, true);
+		make_durable(state);
+	} while (state->syncing);
+	state->in_burst = false;
+}
+
 /* Looks after what an operator may have done to the file meanwhile. */
 static void
 start_burst(FileState *state)
 {
 	struct stat st;
 
-	state->in_burst = true;
 	if (!is_current(state))
 	{
+		file_flush(state->pub);
+		state->in_burst = true;
 		close(state->fd);
 		attach(state);
 		publisher_log(state->pub, EO_LOG_INFO,
 					  "file \"%s\" was moved away, began a new one", state->path);
 		return;
 	}
+	state->in_burst = true;
 	if (fstat(state->fd, &st) == 0 && st.st_size != state->written)
 	{
 		if (st.st_size != 0)
 			publisher_fail(state->pub, "file \"%s\" was changed by another process",
 						   state->path);
+		file_flush(state->pub);
+		state->in_burst = true;
 		publisher_log(state->pub, EO_LOG_INFO, "file \"%s\" was emptied", state->path);
 		state->written = state->complete = state->synced = 0;
 	}
@@ -240,6 +312,8 @@ file_open(Publisher *pub, const EoConfigMessage *config)
 	memcpy(state->path, path.data, path.len);
 	escape_source(state, config->source);
 
+	if (!file_sync_init())
+		publisher_fail(pub, "could not start a thread: %s", strerror(errno));
 	end = attach(state);
 	if (end.knows_seq)
 		publisher_position(pub, end.seq);
@@ -250,35 +324,38 @@ file_publish(Publisher *pub, const EoEventMessage *event, uint64_t token)
 {
 	FileState  *state = pub->state;
 
-	(void) token;				/* settled all at once */
 	if (!state->in_burst)
 		start_burst(state);
+	state->last_token = token;
 	cloudevents_put_json(&state->sink, event, state->source);
 	json_put_raw(&state->sink, "\n", 1);
 	return PUBLISH_TAKEN;
 }
 
 static void
-file_sync(Publisher *pub)
+file_poll(Publisher *pub)
 {
 	FileState  *state = pub->state;
 
-	if (!state->in_burst)
-		return;
-	drain(&state->sink);
-	if (fdatasync(state->fd) < 0)
-		fail_after_cut(state, state->synced, "sync");
-	state->synced = state->written;
+	collect_sync(state, false);
+	make_durable(state);
 	state->in_burst = false;
-	publisher_settle_all(pub);
+}
+
+static int
+file_poll_fd(Publisher *pub)
+{
+	(void) pub;
+	return file_sync_fd();
 }
 
 static const PublisherOps file_ops = {
 	.kind = "file",
 	.open = file_open,
 	.publish = file_publish,
-	.poll = file_sync,
-	.flush = file_sync
+	.poll = file_poll,
+	.flush = file_flush,
+	.poll_fd = file_poll_fd
 };
 
 int

@@ -223,11 +223,11 @@ publisher_settle(Publisher *pub, uint64_t token, SettleOutcome outcome,
 }
 
 void
-publisher_settle_all(Publisher *pub)
+publisher_settle_through(Publisher *pub, uint64_t through)
 {
 	Harness    *h = (Harness *) pub;
 
-	for (uint64_t token = h->ring.head; token < h->ring.tail; token++)
+	for (uint64_t token = h->ring.head; token <= through && token < h->ring.tail; token++)
 	{
 		RingEntry  *entry = ring_find(&h->ring, token);
 

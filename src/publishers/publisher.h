@@ -99,8 +99,8 @@ extern void publisher_position(Publisher *pub, int64_t last_seq);
 extern void publisher_settle(Publisher *pub, uint64_t token,
 							 SettleOutcome outcome, const char *reason);
 
-/* Every event taken so far is durable. */
-extern void publisher_settle_all(Publisher *pub);
+/* Every event up to the one with this token is durable. */
+extern void publisher_settle_through(Publisher *pub, uint64_t token);
 
 /* How many events have been taken and not settled. */
 extern size_t publisher_unsettled(Publisher *pub);

@@ -34,6 +34,7 @@ PUBLISHER_COMMON = $(call publisher_objects,src/wire/*.c \
 publishers: $(PUBLISHERS)
 
 build/eo-publish-file: $(call publisher_objects,src/publishers/file*.c)
+build/eo-publish-file: PUBLISHER_LIBS = -pthread
 build/eo-publish-kafka: $(call publisher_objects,src/publishers/kafka*.c)
 build/eo-publish-kafka: PUBLISHER_LIBS = $(shell pkg-config --libs rdkafka)
 build/eo-publish-stub: $(call publisher_objects,src/publishers/stub*.c)

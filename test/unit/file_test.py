@@ -405,6 +405,52 @@ def test_failing_disk():
         assert failures >= 4, failures
 
 
+def test_failing_disk_under_load():
+    """the same where a sync runs beside the writing of what comes next"""
+    for n in range(1, 9):
+        path = new_path()
+        environment = dict(os.environ, LD_PRELOAD=SHIM, SHIM_SYNC=str(n))
+        body = b'"%s"' % (b"x" * 2000)
+        with publisher(path, executable=PLAIN_FILE, env=environment) as p:
+            try:
+                for start in range(1, 3001, 300):
+                    p.send(b"".join(event_frame(seq, payload=body)
+                                    for seq in range(start, start + 300)))
+                    if start % 900 == 1:
+                        p.wait_ack(start + 200)
+                p.wait_ack(3000)
+            except Ended:
+                pass
+            acked = p.acked
+            failed = bool(p.messages("N"))
+        assert failed or acked == 3000, (n, acked)
+        assert failed or n > 3, n
+        assert sequences(path) == list(range(1, acked + 1)), (n, acked)
+        if acked < 3000:
+            assert publish(path, acked + 1, 3000)["last_seq"] == acked
+        assert sequences(path) == list(range(1, 3001))
+
+
+def test_sync_beside_writing():
+    """events are acknowledged when they are durable, under a load that does not pause"""
+    path = new_path()
+    body = b'"%s"' % (b"x" * 500)
+    frames = [b"".join(event_frame(seq, payload=body) for seq in range(start, start + 1000))
+              for start in range(1, 60001, 1000)]
+    with publisher(path, executable=PLAIN_FILE) as p:
+        for number, data in enumerate(frames):
+            p.send(data)
+            if number == 20:
+                os.rename(path, path + ".1")
+            if number == 40:
+                os.rename(path, path + ".2")
+        p.wait_ack(60000)
+        assert p.stop() == 0
+        files = [name for name in (path + ".1", path + ".2", path) if os.path.exists(name)]
+    assert len(files) == 3, files
+    assert sum((sequences(name) for name in files), []) == list(range(1, 60001))
+
+
 def test_start_is_durable():
     """what the file holds at the start is made durable before it is claimed"""
     path = new_path()
