@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "api/row_movement.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "relay/launcher.h"
@@ -42,6 +43,7 @@ _PG_init(void)
 	eo_registry_init();
 	eo_tally_init();
 	eo_causation_init();
+	eo_row_movement_init();
 	eo_utility_init();
 	if (!IsBinaryUpgrade)
 		eo_launcher_register();
