@@ -23,6 +23,9 @@ typedef struct Cause
 
 static Cause *causes = NULL;
 
+/* In bytes; they become a part of an event's headers, for which this is the limit. */
+#define HEADERS_MAX		4096
+
 /* Headers that are passed on, and their names in the binary mode of Kafka */
 static const char *const passed_on[][2] = {
 	{"correlationid", "ce_correlationid"},
@@ -71,6 +74,7 @@ make_headers(struct varlena *message_id, Jsonb *headers)
 	JsonbParseState *state = NULL;
 	JsonbValue	id = {.type = jbvString};
 	JsonbValue	value;
+	Jsonb	   *result;
 
 	id.val.string.val = VARDATA_ANY(message_id);
 	id.val.string.len = VARSIZE_ANY_EXHDR(message_id);
@@ -83,42 +87,60 @@ make_headers(struct varlena *message_id, Jsonb *headers)
 		else if (i == 0)
 			push_pair(&state, passed_on[i][0], &id);
 	}
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	result = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	if (VARSIZE(result) > HEADERS_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("headers of a message are too long to be passed on"),
+				 errdetail("With the message id they take %d bytes, the limit is %d.",
+						   (int) VARSIZE(result), HEADERS_MAX),
+				 errhint("Shorten correlationid, traceparent and tracestate, or leave them out.")));
+	return result;
 }
 
 void
 eo_causation_set(struct varlena *message_id, Jsonb *headers)
 {
 	int			nestlevel = GetCurrentTransactionNestLevel();
-	MemoryContext old;
-	Cause	   *cause;
+	Jsonb	   *made;
+	Jsonb	   *kept;
 
 	if (headers != NULL && !JB_ROOT_IS_OBJECT(headers))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("headers of a message must be a JSON object")));
-	old = MemoryContextSwitchTo(TopTransactionContext);
-	headers = make_headers(message_id, headers);
+	/* What else it takes to make them must not pile up in the transaction. */
+	made = make_headers(message_id, headers);
+	kept = MemoryContextAlloc(TopTransactionContext, VARSIZE(made));
+	memcpy(kept, made, VARSIZE(made));
 	if (causes != NULL && causes->nestlevel == nestlevel)
-	{
 		pfree(causes->headers);
-		causes->headers = headers;
-	}
 	else
 	{
-		cause = palloc(sizeof(Cause));
+		Cause	   *cause = MemoryContextAlloc(TopTransactionContext, sizeof(Cause));
+
 		cause->below = causes;
 		cause->nestlevel = nestlevel;
-		cause->headers = headers;
 		causes = cause;
 	}
-	MemoryContextSwitchTo(old);
+	causes->headers = kept;
 }
 
 Jsonb *
 eo_causation_headers(void)
 {
 	return causes == NULL ? NULL : causes->headers;
+}
+
+/* Takes the latest cause, or the one under it, off the stack. */
+static void
+drop(Cause **link)
+{
+	Cause	   *cause = *link;
+
+	*link = cause->below;
+	pfree(cause->headers);
+	pfree(cause);
 }
 
 /* A subtransaction's causes become its parent's, or are no more. */
@@ -130,15 +152,13 @@ subxact_callback(SubXactEvent event, SubTransactionId mine, SubTransactionId par
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
 		while (causes != NULL && causes->nestlevel >= nestlevel)
-			causes = causes->below;
+			drop(&causes);
 	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB && causes != NULL && causes->nestlevel >= nestlevel)
 	{
-		Cause	   *below = causes->below;
-
 		causes->nestlevel = nestlevel - 1;
-		if (below != NULL && below->nestlevel == causes->nestlevel)
-			causes->below = below->below;
+		if (causes->below != NULL && causes->below->nestlevel == causes->nestlevel)
+			drop(&causes->below);
 	}
 }
 
