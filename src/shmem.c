@@ -136,6 +136,7 @@ init_shared(void)
 				pg_atomic_init_u64(&db->generations[f][c].first_at, 0);
 			}
 		}
+		pg_atomic_init_u64(&db->lease_changes, 0);
 		ConditionVariableInit(&db->leases_changed);
 		pg_atomic_init_u32(&db->relay_sleeping, 0);
 		pg_atomic_init_u32(&db->config_generation, 0);

@@ -108,8 +108,9 @@ typedef struct EoDatabase
 										 * change: caches are not to be trusted */
 	pg_atomic_uint32 generations_ready; /* generations[][] have been read */
 	EoGenerationState generations[EO_FAMILIES][EO_CLASSES];
-	ConditionVariable leases_changed;	/* a leased idempotency key was completed
-										 * or released */
+	pg_atomic_uint64 lease_changes; /* transactions that have completed or
+									 * released leased idempotency keys */
+	ConditionVariable leases_changed;	/* broadcast with lease_changes */
 
 	/* ---- the relay ---- */
 	pid_t		relay_pid;		/* [L] 0: none */
