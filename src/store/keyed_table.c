@@ -151,8 +151,12 @@ eo_keyed_look(EoKeyedTable *table, int32 owner, struct varlena *key, Transaction
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(key));
 	scan = EoIndexBeginScan(table->rel, table->index, &dirty, EO_KEY_COLUMNS);
 	index_rescan(scan, keys, EO_KEY_COLUMNS, NULL, 0);
-	if (index_getnext_slot(scan, ForwardScanDirection, table->slot))
+	while (result != EO_SEEN && index_getnext_slot(scan, ForwardScanDirection, table->slot))
 	{
+		/*
+		 * One that counts decides, whatever there is besides: an insertion that
+		 * found it has left a row that looks undecided to others.
+		 */
 		*holder = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
 		result = TransactionIdIsValid(*holder) ? EO_UNDECIDED : EO_SEEN;
 	}
@@ -263,9 +267,21 @@ eo_keyed_update(EoKeyedTable *table, int32 owner, struct varlena *key, const Dat
 	ItemPointerData old = table->slot->tts_tid;
 
 	ExecClearTuple(table->slot);
+	/* The row may be of this very command, which could not change it. */
+	CommandCounterIncrement();
 	EoSimpleHeapUpdate(table->rel, &old, tuple);
 	/* The key is there twice, but for one of the two rows being dead. */
 	if (!HeapTupleIsHeapOnly(tuple))
 		(void) insert_into_indexes(table, tuple, values, nulls);
 	heap_freetuple(tuple);
+}
+
+void
+eo_keyed_delete(EoKeyedTable *table)
+{
+	ItemPointerData tid = table->slot->tts_tid;
+
+	ExecClearTuple(table->slot);
+	CommandCounterIncrement();
+	simple_heap_delete(table->rel, &tid);
 }

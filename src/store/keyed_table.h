@@ -77,4 +77,7 @@ extern HeapTuple eo_keyed_insert(EoKeyedTable *table, int32 owner, struct varlen
 extern void eo_keyed_update(EoKeyedTable *table, int32 owner, struct varlena *key,
 							const Datum *rest, const bool *rest_nulls);
 
+/* Deletes the row that was found. */
+extern void eo_keyed_delete(EoKeyedTable *table);
+
 #endif							/* EO_KEYED_TABLE_H */
