@@ -19,8 +19,10 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "store/catalog.h"
 #include "store/registry.h"
 #include "utils/builtins.h"
@@ -38,6 +40,9 @@ enum
 {
 	COL_ID = 1, COL_NAME, COL_KEEP_FOR, COL_CLASS, COL_ALSO_CLASSES, COL_ALSO_UNTIL
 };
+
+/* The kind of advisory lock; see store/keyed_table.c for the other one. */
+#define REGISTRATION_LOCK_KIND	102
 
 /* Up to these, in us */
 static const int64 class_limits[EO_CLASSES - 1] = {
@@ -209,8 +214,20 @@ cached_owner(EoFamily family, text *name)
 }
 
 /*
- * Two that do so at once wait for each other here, as for any unique key.
+ * Of two that register the same owner one waits for the other's end.  Not in
+ * the index, where nobody could refuse to wait.
  */
+static bool
+lock_registration(const EoOwner *owner, bool wait)
+{
+	uint64		hash = hash_bytes_extended((const unsigned char *) owner->name, strlen(owner->name),
+										   (uint64) owner->family);
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, REGISTRATION_LOCK_KIND);
+	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
 static void
 register_owner(EoOwner *owner)
 {
@@ -227,17 +244,33 @@ register_owner(EoOwner *owner)
 	eo_leave_owner(&scope);
 }
 
-EoOwner *
-eo_owner(EoFamily family, struct varlena *name)
+static EoOwner *
+find_or_register(EoFamily family, struct varlena *name, bool wait)
 {
 	EoOwner    *owner = cached_owner(family, (text *) name);
 
+	if (eo_owner_refresh(owner))
+		return owner;
+	if (!lock_registration(owner, wait))
+		return NULL;
 	if (eo_owner_refresh(owner))
 		return owner;
 	register_owner(owner);
 	if (!eo_owner_refresh(owner))
 		eo_owner_refuse_dropped(owner);
 	return owner;
+}
+
+EoOwner *
+eo_owner(EoFamily family, struct varlena *name)
+{
+	return find_or_register(family, name, true);
+}
+
+EoOwner *
+eo_owner_try(EoFamily family, struct varlena *name)
+{
+	return find_or_register(family, name, false);
 }
 
 void

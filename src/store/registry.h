@@ -32,6 +32,12 @@ typedef struct EoOwner
 extern EoOwner *eo_owner(EoFamily family, struct varlena *name);
 
 /*
+ * The same, but does not wait for a transaction that is registering it: NULL
+ * then.
+ */
+extern EoOwner *eo_owner_try(EoFamily family, struct varlena *name);
+
+/*
  * Brings an owner up to date if anybody may have changed it since.  To be
  * called under the lock of the key that it is used for (store/claim.c).
  * Returns false if it has been dropped.
