@@ -32,8 +32,8 @@
 
 static int	suspicion = 0;
 
-void
-eo_claim_begin(EoClaimer *claimer, EoFamily family, struct varlena *owner)
+static void
+prepare(EoClaimer *claimer, EoFamily family)
 {
 	const char *what = family == EO_INBOX ? "receiving messages" : "claiming idempotency keys";
 
@@ -42,7 +42,21 @@ eo_claim_begin(EoClaimer *claimer, EoFamily family, struct varlena *owner)
 	PreventCommandDuringRecovery(what);
 	memset(claimer, 0, sizeof(EoClaimer));
 	claimer->db = eo_my_database();
+}
+
+void
+eo_claim_begin(EoClaimer *claimer, EoFamily family, struct varlena *owner)
+{
+	prepare(claimer, family);
 	claimer->owner = eo_owner(family, owner);
+}
+
+bool
+eo_claim_try_begin(EoClaimer *claimer, EoFamily family, struct varlena *owner)
+{
+	prepare(claimer, family);
+	claimer->owner = eo_owner_try(family, owner);
+	return claimer->owner != NULL;
 }
 
 void
@@ -91,16 +105,25 @@ look_into(EoClaimer *claimer, int class, int generation, struct varlena *key,
 	return sighting;
 }
 
+/* The classes where keys of an owner may be */
+static int
+classes_of(const EoOwner *owner)
+{
+	int			classes = 1 << owner->class;
+
+	if (owner->also_classes != 0 && owner->also_until > GetCurrentTimestamp())
+		classes |= owner->also_classes;
+	return classes;
+}
+
 /* Looks into all, but into the current one only if `thorough`. */
 static EoSighting
 look_around(EoClaimer *claimer, int current, bool thorough, struct varlena *key,
 			TransactionId *holder, EoClaimPlace *place)
 {
 	EoOwner    *owner = claimer->owner;
-	int			classes = 1 << owner->class;
+	int			classes = classes_of(owner);
 
-	if (owner->also_classes != 0 && owner->also_until > GetCurrentTimestamp())
-		classes |= owner->also_classes;
 	for (int c = 0; c < EO_CLASSES; c++)
 	{
 		if ((classes & (1 << c)) == 0)
@@ -186,7 +209,7 @@ look_and_insert(EoClaimer *claimer, struct varlena *key, const Datum *rest,
 	while (sighting == EO_UNSEEN &&
 		   !insert_key(claimer, current, key, rest, rest_nulls, place))
 	{
-		/* Again, if it has gone meanwhile: to release a key takes no lock of it. */
+		/* Again, if it has gone meanwhile: somebody who deletes rows by hand. */
 		sighting = look_into(claimer, owner->class, current, key, holder, place);
 	}
 	return sighting;
@@ -225,4 +248,106 @@ eo_claim_key(EoClaimer *claimer, struct varlena *key, const Datum *rest,
 			return EO_CLAIM_BUSY;
 		XactLockTableWait(holder, NULL, NULL, XLTW_None);
 	}
+}
+
+/*----------
+ * Keys that have been claimed
+ *----------
+ */
+
+/* Caller holds the lock of the key. */
+static EoSighting
+find_rows(EoClaimer *claimer, struct varlena *key, EoClaimed *claimed, TransactionId *holder)
+{
+	EoOwner    *owner = claimer->owner;
+	int			classes;
+
+	claimed->nrows = 0;
+	if (!eo_owner_refresh(owner))
+		eo_owner_refuse_dropped(owner);
+	classes = classes_of(owner);
+	for (int i = 0; i < EO_CLASSES * EO_GENERATIONS; i++)
+	{
+		EoKeyedTable *table;
+		EoSighting	sighting;
+
+		if ((classes & (1 << (i / EO_GENERATIONS))) == 0)
+			continue;
+		table = open_generation(claimer, i / EO_GENERATIONS, i % EO_GENERATIONS, AccessShareLock);
+		sighting = eo_keyed_look(table, owner->id, key, holder);
+		if (sighting == EO_UNDECIDED)
+			return EO_UNDECIDED;
+		if (sighting == EO_SEEN)
+			claimed->rows[claimed->nrows++] = table;
+	}
+	if (claimed->nrows == 0)
+		return EO_UNSEEN;
+	claimed->ours = eo_keyed_is_ours(claimed->rows[0]);
+	return EO_SEEN;
+}
+
+EoSighting
+eo_claim_find(EoClaimer *claimer, struct varlena *key, bool wait, EoClaimed *claimed)
+{
+	for (;;)
+	{
+		TransactionId holder = InvalidTransactionId;
+		EoSighting	sighting;
+
+		eo_key_lock(&claimed->tag, claimer->owner, key);
+		sighting = find_rows(claimer, key, claimed, &holder);
+		if (sighting == EO_SEEN)
+			return EO_SEEN;
+		eo_key_unlock(&claimed->tag);
+		if (sighting == EO_UNSEEN || !wait)
+			return sighting;
+		XactLockTableWait(holder, NULL, NULL, XLTW_None);
+	}
+}
+
+void
+eo_claim_change(EoClaimer *claimer, EoClaimed *claimed, struct varlena *key, const Datum *rest,
+				const bool *rest_nulls)
+{
+	EoOwner    *owner = claimer->owner;
+	EoClaimPlace place;
+	int			current;
+	Oid			filled;
+
+	for (int i = 0; i < claimed->nrows; i++)
+	{
+		EoKeyedTable *table = claimed->rows[i];
+
+		eo_keyed_open(table, RelationGetRelid(table->rel), RowExclusiveLock);
+		eo_keyed_update(table, owner->id, key, rest, rest_nulls);
+	}
+
+	/* One in the generation that ages would be forgotten too early. */
+	pg_memory_barrier();
+	current = eo_generation_current(claimer->db, owner->family, owner->class);
+	filled = eo_generation_relid(owner->family, owner->class, current);
+	for (int i = 0; i < claimed->nrows; i++)
+	{
+		if (RelationGetRelid(claimed->rows[i]->rel) == filled)
+			return;
+	}
+	(void) insert_key(claimer, current, key, rest, rest_nulls, &place);
+}
+
+void
+eo_claim_remove(EoClaimed *claimed)
+{
+	for (int i = 0; i < claimed->nrows; i++)
+	{
+		EoKeyedTable *table = claimed->rows[i];
+
+		eo_keyed_open(table, RelationGetRelid(table->rel), RowExclusiveLock);
+		eo_keyed_delete(table);
+	}
+}
+
+void
+eo_claim_let_go(EoClaimed *claimed)
+{
+	eo_key_unlock(&claimed->tag);
 }

@@ -41,6 +41,9 @@ typedef struct EoClaimer
  * parallel workers.
  */
 extern void eo_claim_begin(EoClaimer *claimer, EoFamily family, struct varlena *owner);
+
+/* Returns false if another transaction is registering the owner. */
+extern bool eo_claim_try_begin(EoClaimer *claimer, EoFamily family, struct varlena *owner);
 extern void eo_claim_end(EoClaimer *claimer);
 
 /*
@@ -55,6 +58,38 @@ extern void eo_claim_end(EoClaimer *claimer);
 extern EoClaimResult eo_claim_key(EoClaimer *claimer, struct varlena *key,
 								  const Datum *rest, const bool *rest_nulls,
 								  bool wait, EoClaimPlace *place);
+
+/*
+ * A key that has been claimed, under its lock.  It has more than one row if the
+ * generations turned since; they are the same.
+ */
+typedef struct EoClaimed
+{
+	LOCKTAG		tag;
+	int			nrows;
+	EoKeyedTable *rows[EO_CLASSES * EO_GENERATIONS];	/* in their slots */
+	bool		ours;			/* claimed or changed by this very transaction */
+} EoClaimed;
+
+/*
+ * Finds a claimed key.  Waits for transactions that are about to change it, if
+ * `wait`; returns EO_UNDECIDED otherwise.  If EO_SEEN is returned, nobody else
+ * can change it until eo_claim_let_go().
+ */
+extern EoSighting eo_claim_find(EoClaimer *claimer, struct varlena *key, bool wait,
+								EoClaimed *claimed);
+
+/*
+ * Changes what was found, once.  A key that is changed is kept for the owner's
+ * window from now on.
+ */
+extern void eo_claim_change(EoClaimer *claimer, EoClaimed *claimed, struct varlena *key,
+							const Datum *rest, const bool *rest_nulls);
+
+/* Removes what was found, as if it had never been claimed. */
+extern void eo_claim_remove(EoClaimed *claimed);
+
+extern void eo_claim_let_go(EoClaimed *claimed);
 
 extern int	eo_claim_compare(struct varlena *a, struct varlena *b);
 
