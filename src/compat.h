@@ -54,6 +54,14 @@
 #define EoOwnsDatabase(dboid, role)	pg_database_ownercheck(dboid, role)
 #endif
 
+/* 16 unified the checks of privileges */
+#if PG_VERSION_NUM >= 160000
+#define EoExecuteCheck(function, role) \
+	object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE)
+#else
+#define EoExecuteCheck(function, role)	pg_proc_aclcheck(function, role, ACL_EXECUTE)
+#endif
+
 /* 18 counts what an index scan does */
 #if PG_VERSION_NUM >= 180000
 #define EoIndexBeginScan(heap, index, snapshot, nkeys) \

@@ -16,6 +16,7 @@
 #include "store/tally.h"
 #include "txn/causation.h"
 #include "txn/event_buffer.h"
+#include "txn/idempotency.h"
 
 PG_MODULE_MAGIC;
 
@@ -43,6 +44,7 @@ _PG_init(void)
 	eo_registry_init();
 	eo_tally_init();
 	eo_causation_init();
+	eo_idempotency_init();
 	eo_row_movement_init();
 	eo_utility_init();
 	if (!IsBinaryUpgrade)
