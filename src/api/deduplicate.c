@@ -119,8 +119,6 @@ find_column(Relation rel, const char *name)
 static bool
 is_enabled(const Trigger *trigger)
 {
-	if (trigger->tgqual != NULL)
-		return false;			/* it depends */
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 		return trigger->tgenabled == TRIGGER_FIRES_ALWAYS || trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA;
 	return trigger->tgenabled == TRIGGER_FIRES_ALWAYS || trigger->tgenabled == TRIGGER_FIRES_ON_ORIGIN;
@@ -131,19 +129,28 @@ is_enabled(const Trigger *trigger)
  * second one every row would be a duplicate, namely of itself.
  */
 static bool
-is_repeated(const Trigger *trigger, const TriggerDesc *desc)
+is_repeated(const Trigger *trigger, Relation rel)
 {
+	TriggerDesc *desc = rel->trigdesc;
+
 	for (int i = 0; i < desc->numtriggers; i++)
 	{
 		Trigger    *earlier = &desc->triggers[i];
 
 		if (earlier->tgoid == trigger->tgoid)
 			return false;
-		if (earlier->tgfoid == trigger->tgfoid && earlier->tgtype == trigger->tgtype &&
-			earlier->tgnargs == 2 && is_enabled(earlier) &&
-			strcmp(earlier->tgargs[0], trigger->tgargs[0]) == 0 &&
-			strcmp(earlier->tgargs[1], trigger->tgargs[1]) == 0)
-			return true;
+		if (earlier->tgfoid != trigger->tgfoid || earlier->tgtype != trigger->tgtype ||
+			earlier->tgnargs != 2 || !is_enabled(earlier) ||
+			strcmp(earlier->tgargs[0], trigger->tgargs[0]) != 0 ||
+			strcmp(earlier->tgargs[1], trigger->tgargs[1]) != 0)
+			continue;
+		if (earlier->tgqual != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("triggers \"%s\" and \"%s\" of table \"%s\" do the same under different conditions",
+							earlier->tgname, trigger->tgname, RelationGetRelationName(rel)),
+					 errhint("Drop one of them.")));
+		return true;
 	}
 	return false;
 }
@@ -164,7 +171,7 @@ first_row(FunctionCallInfo fcinfo)
 	getTypeOutputInfo(this->type, &output, &varlena);
 	fmgr_info(output, &this->output);
 	this->consumer = cstring_to_text(args[0]);
-	this->repeated = is_repeated(trigdata->tg_trigger, rel->trigdesc);
+	this->repeated = is_repeated(trigdata->tg_trigger, rel);
 	this->origin = eo_row_origin(fcinfo->flinfo, rel);
 	MemoryContextSwitchTo(old);
 	fcinfo->flinfo->fn_extra = this;
