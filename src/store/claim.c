@@ -144,14 +144,14 @@ look_around(EoClaimer *claimer, int current, bool thorough, struct varlena *key,
 	return EO_UNSEEN;
 }
 
-/* Returns false if the key turned out to be there. */
+/* Returns false if the key may be there, where nobody has looked. */
 static bool
 insert_row(EoClaimer *claimer, int generation, struct varlena *key, const Datum *rest,
-		   const bool *rest_nulls, EoClaimPlace *place)
+		   const bool *rest_nulls, bool looked, EoClaimPlace *place)
 {
 	EoOwner    *owner = claimer->owner;
 	EoKeyedTable *table = open_generation(claimer, owner->class, generation, RowExclusiveLock);
-	HeapTuple	tuple = eo_keyed_insert(table, owner->id, key, rest, rest_nulls);
+	HeapTuple	tuple = eo_keyed_insert(table, owner->id, key, rest, rest_nulls, looked);
 
 	if (tuple == NULL)
 		return false;
@@ -179,16 +179,16 @@ note_first(EoDatabase *db, EoFamily family, int class)
 
 static bool
 insert_key(EoClaimer *claimer, int generation, struct varlena *key, const Datum *rest,
-		   const bool *rest_nulls, EoClaimPlace *place)
+		   const bool *rest_nulls, bool looked, EoClaimPlace *place)
 {
 	EoFamily	family = claimer->owner->family;
 	int			class = claimer->owner->class;
 
-	if (!insert_row(claimer, generation, key, rest, rest_nulls, place))
+	if (!insert_row(claimer, generation, key, rest, rest_nulls, looked, place))
 		return false;
 	pg_memory_barrier();
 	if (eo_generation_current(claimer->db, family, class) != generation)
-		(void) insert_row(claimer, 1 - generation, key, rest, rest_nulls, place);
+		(void) insert_row(claimer, 1 - generation, key, rest, rest_nulls, true, place);
 	note_first(claimer->db, family, class);
 	return true;
 }
@@ -199,18 +199,21 @@ look_and_insert(EoClaimer *claimer, struct varlena *key, const Datum *rest,
 				const bool *rest_nulls, TransactionId *holder, EoClaimPlace *place)
 {
 	EoOwner    *owner = claimer->owner;
+	bool		thorough = suspicion > 0;
 	int			current;
 	EoSighting	sighting;
 
 	if (!eo_owner_refresh(owner))
 		eo_owner_refuse_dropped(owner);
 	current = eo_generation_current(claimer->db, owner->family, owner->class);
-	sighting = look_around(claimer, current, suspicion > 0, key, holder, place);
-	while (sighting == EO_UNSEEN &&
-		   !insert_key(claimer, current, key, rest, rest_nulls, place))
+	sighting = look_around(claimer, current, thorough, key, holder, place);
+	if (sighting == EO_UNSEEN &&
+		!insert_key(claimer, current, key, rest, rest_nulls, thorough, place))
 	{
-		/* Again, if it has gone meanwhile: somebody who deletes rows by hand. */
+		/* Or it only met the dead row of another one like itself. */
 		sighting = look_into(claimer, owner->class, current, key, holder, place);
+		if (sighting == EO_UNSEEN)
+			(void) insert_key(claimer, current, key, rest, rest_nulls, true, place);
 	}
 	return sighting;
 }
@@ -331,7 +334,7 @@ eo_claim_change(EoClaimer *claimer, EoClaimed *claimed, struct varlena *key, con
 		if (RelationGetRelid(claimed->rows[i]->rel) == filled)
 			return;
 	}
-	(void) insert_key(claimer, current, key, rest, rest_nulls, &place);
+	(void) insert_key(claimer, current, key, rest, rest_nulls, true, &place);
 }
 
 void

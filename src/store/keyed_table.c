@@ -63,6 +63,16 @@ eo_key_unlock(const LOCKTAG *tag)
 	LockRelease(tag, ExclusiveLock, false);
 }
 
+static void
+open_indexes(EoKeyedTable *table)
+{
+	/* This also finds rd_pkindex. */
+	table->indexes = RelationGetIndexList(table->rel);
+	if (!OidIsValid(table->rel->rd_pkindex))
+		elog(ERROR, "table \"%s\" has no primary key", RelationGetRelationName(table->rel));
+	table->index = index_open(table->rel->rd_pkindex, table->lockmode);
+}
+
 void
 eo_keyed_open(EoKeyedTable *table, Oid relid, LOCKMODE lockmode)
 {
@@ -71,20 +81,17 @@ eo_keyed_open(EoKeyedTable *table, Oid relid, LOCKMODE lockmode)
 		table->rel = table_open(relid, lockmode);
 		table->lockmode = lockmode;
 		table->slot = NULL;
-
-		/* This also finds rd_pkindex. */
-		table->indexes = RelationGetIndexList(table->rel);
-		if (!OidIsValid(table->rel->rd_pkindex))
-			elog(ERROR, "table \"%s\" has no primary key", RelationGetRelationName(table->rel));
-		table->index = index_open(table->rel->rd_pkindex, lockmode);
+		open_indexes(table);
 	}
 	else if (lockmode > table->lockmode)
 	{
 		LockRelationOid(relid, lockmode);
-		LockRelationOid(RelationGetRelid(table->index), lockmode);
-		UnlockRelationOid(RelationGetRelid(table->index), table->lockmode);
+		index_close(table->index, table->lockmode);
 		UnlockRelationOid(relid, table->lockmode);
 		table->lockmode = lockmode;
+		/* REINDEX CONCURRENTLY does not wait for those who only read. */
+		list_free(table->indexes);
+		open_indexes(table);
 	}
 }
 
@@ -134,6 +141,22 @@ check_visible(EoKeyedTable *table)
 			 errhint("The transaction might succeed if retried.")));
 }
 
+/*
+ * Whether a row was inserted and deleted by one and the same transaction, as
+ * those are whose insertion found the key.  Whichever way that transaction ends,
+ * it will never count.
+ */
+static bool
+never_counts(EoKeyedTable *table)
+{
+	bool		copied;
+	HeapTupleHeader header = ExecFetchSlotHeapTuple(table->slot, false, &copied)->t_data;
+
+	return (header->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) == 0 &&
+		!HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask) &&
+		TransactionIdEquals(HeapTupleHeaderGetRawXmin(header), HeapTupleHeaderGetRawXmax(header));
+}
+
 EoSighting
 eo_keyed_look(EoKeyedTable *table, int32 owner, struct varlena *key, TransactionId *holder)
 {
@@ -151,14 +174,13 @@ eo_keyed_look(EoKeyedTable *table, int32 owner, struct varlena *key, Transaction
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(key));
 	scan = EoIndexBeginScan(table->rel, table->index, &dirty, EO_KEY_COLUMNS);
 	index_rescan(scan, keys, EO_KEY_COLUMNS, NULL, 0);
-	while (result != EO_SEEN && index_getnext_slot(scan, ForwardScanDirection, table->slot))
+	while (result == EO_UNSEEN && index_getnext_slot(scan, ForwardScanDirection, table->slot))
 	{
-		/*
-		 * One that counts decides, whatever there is besides: an insertion that
-		 * found it has left a row that looks undecided to others.
-		 */
 		*holder = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
-		result = TransactionIdIsValid(*holder) ? EO_UNDECIDED : EO_SEEN;
+		if (!TransactionIdIsValid(*holder))
+			result = EO_SEEN;
+		else if (!never_counts(table))
+			result = EO_UNDECIDED;
 	}
 	index_endscan(scan);
 	if (result == EO_SEEN)
@@ -213,11 +235,11 @@ index_info(void)
 }
 
 /*
- * Returns false if the key was in the primary key already; it is there twice
- * then.
+ * Returns false if `check` and the key was in the primary key already; it is
+ * there twice then.
  */
 static bool
-insert_into_indexes(EoKeyedTable *table, HeapTuple tuple, Datum *values, bool *nulls)
+insert_into_indexes(EoKeyedTable *table, HeapTuple tuple, Datum *values, bool *nulls, bool check)
 {
 	bool		unique = true;
 	ListCell   *lc;
@@ -230,8 +252,8 @@ insert_into_indexes(EoKeyedTable *table, HeapTuple tuple, Datum *values, bool *n
 		/* Another one is what REINDEX CONCURRENTLY makes of it. */
 		if (index->rd_index->indisready)
 			unique &= index_insert(index, values, nulls, &tuple->t_self, table->rel,
-								   primary ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO,
-								   false, index_info()) || !primary;
+								   primary && check ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO,
+								   false, index_info()) || !primary || !check;
 		if (!primary)
 			index_close(index, NoLock);
 	}
@@ -240,14 +262,14 @@ insert_into_indexes(EoKeyedTable *table, HeapTuple tuple, Datum *values, bool *n
 
 HeapTuple
 eo_keyed_insert(EoKeyedTable *table, int32 owner, struct varlena *key, const Datum *rest,
-				const bool *rest_nulls)
+				const bool *rest_nulls, bool looked)
 {
 	Datum		values[EO_KEYED_COLUMNS_MAX];
 	bool		nulls[EO_KEYED_COLUMNS_MAX];
 	HeapTuple	tuple = form_row(table, owner, key, rest, rest_nulls, values, nulls);
 
 	heap_insert(table->rel, tuple, GetCurrentCommandId(true), 0, NULL);
-	if (insert_into_indexes(table, tuple, values, nulls))
+	if (insert_into_indexes(table, tuple, values, nulls, !looked))
 		return tuple;
 
 	/* A command cannot delete what it has inserted itself. */
@@ -270,9 +292,8 @@ eo_keyed_update(EoKeyedTable *table, int32 owner, struct varlena *key, const Dat
 	/* The row may be of this very command, which could not change it. */
 	CommandCounterIncrement();
 	EoSimpleHeapUpdate(table->rel, &old, tuple);
-	/* The key is there twice, but for one of the two rows being dead. */
 	if (!HeapTupleIsHeapOnly(tuple))
-		(void) insert_into_indexes(table, tuple, values, nulls);
+		(void) insert_into_indexes(table, tuple, values, nulls, false);
 	heap_freetuple(tuple);
 }
 

@@ -66,12 +66,12 @@ extern bool eo_keyed_is_ours(EoKeyedTable *table);
 
 /*
  * Inserts a row.  `rest` and `rest_nulls` are the columns after the key.
- * Returns the tuple, palloc'd; NULL if the key is there, or may soon be, which
- * a look would tell: to find out in this way costs less if it is not, and
- * leaves a dead row if it is.
+ * Returns the tuple, palloc'd.  If the caller has not `looked`, NULL where the
+ * key may be there, which a look would tell: to find out in this way costs less
+ * if it is not, and leaves a dead row if it is.
  */
 extern HeapTuple eo_keyed_insert(EoKeyedTable *table, int32 owner, struct varlena *key,
-								 const Datum *rest, const bool *rest_nulls);
+								 const Datum *rest, const bool *rest_nulls, bool looked);
 
 /* Replaces the row that was found, key and all. */
 extern void eo_keyed_update(EoKeyedTable *table, int32 owner, struct varlena *key,

@@ -191,8 +191,7 @@ eo_inbox_receive_at(struct varlena *consumer, struct varlena *source, int64 posi
 			Datum		value = Int64GetDatum(position);
 			bool		isnull = false;
 
-			if (eo_keyed_insert(&table, owner->id, source, &value, &isnull) == NULL)
-				elog(ERROR, "a position that is there was not found");
+			heap_freetuple(eo_keyed_insert(&table, owner->id, source, &value, &isnull, true));
 		}
 		eo_key_unlock(&tag);
 		if (sighting != EO_UNDECIDED)
