@@ -15,6 +15,7 @@
 
 int			eo_max_databases;
 int			eo_max_subscriptions;
+int			eo_max_consumers;
 int			eo_max_event_size;
 int			eo_buffer_memory;
 int			eo_segment_size;
@@ -215,6 +216,13 @@ eo_settings_init(void)
 							"Subscriptions, over all databases, that can be watched.",
 							NULL,
 							&eo_max_subscriptions,
+							256, 1, 65536,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("eo_outbox.max_consumers",
+							"Consumers and idempotency scopes, over all databases, that can be counted at a time.",
+							"Those that are too many work as well, but the views count less.",
+							&eo_max_consumers,
 							256, 1, 65536,
 							PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);

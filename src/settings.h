@@ -15,6 +15,7 @@ typedef enum EoOnNewTimeline
 /* fixed at server start */
 extern int	eo_max_databases;
 extern int	eo_max_subscriptions;
+extern int	eo_max_consumers;
 
 /* the log */
 extern int	eo_max_event_size;	/* bytes */

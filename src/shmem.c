@@ -26,7 +26,8 @@ shared_size(void)
 	Size		size = MAXALIGN(sizeof(EoShared));
 
 	size = add_size(size, MAXALIGN(mul_size(eo_max_databases, sizeof(EoDatabase))));
-	return add_size(size, mul_size(eo_max_subscriptions, sizeof(EoSubscriptionSlot)));
+	size = add_size(size, MAXALIGN(mul_size(eo_max_subscriptions, sizeof(EoSubscriptionSlot))));
+	return add_size(size, mul_size(eo_max_consumers, sizeof(EoTallySlot)));
 }
 
 static void
@@ -35,7 +36,7 @@ shmem_request(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche("eo_outbox", 1);
+	RequestNamedLWLockTranche("eo_outbox", 2);
 }
 
 /* Sets the fields that say something about one database to "nothing known". */
@@ -95,12 +96,17 @@ init_shared(void)
 	char	   *memory = (char *) eo_shared + MAXALIGN(sizeof(EoShared));
 
 	memset(eo_shared, 0, sizeof(EoShared));
-	eo_shared->lock = &(GetNamedLWLockTranche("eo_outbox"))->lock;
+	eo_shared->lock = &(GetNamedLWLockTranche("eo_outbox"))[0].lock;
+	eo_shared->tally_lock = &(GetNamedLWLockTranche("eo_outbox"))[1].lock;
 	eo_shared->ndatabases = eo_max_databases;
 	eo_shared->nsubscriptions = eo_max_subscriptions;
 	eo_shared->databases = (EoDatabase *) memory;
 	memory += MAXALIGN(eo_max_databases * sizeof(EoDatabase));
 	eo_shared->subscriptions = (EoSubscriptionSlot *) memory;
+	memory += MAXALIGN(eo_max_subscriptions * sizeof(EoSubscriptionSlot));
+	eo_shared->ntallies = eo_max_consumers;
+	eo_shared->tallies = (EoTallySlot *) memory;
+	memset(eo_shared->tallies, 0, eo_max_consumers * sizeof(EoTallySlot));
 	for (int i = 0; i < eo_max_databases; i++)
 	{
 		EoDatabase *db = &eo_shared->databases[i];
@@ -252,6 +258,18 @@ free_subscriptions(Oid dboid)
 	}
 }
 
+static void
+free_tallies(Oid dboid)
+{
+	LWLockAcquire(eo_shared->tally_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < eo_shared->ntallies; i++)
+	{
+		if (eo_shared->tallies[i].dboid == dboid)
+			eo_shared->tallies[i].dboid = InvalidOid;
+	}
+	LWLockRelease(eo_shared->tally_lock);
+}
+
 void
 eo_database_slot_free(Oid dboid)
 {
@@ -263,6 +281,7 @@ eo_database_slot_free(Oid dboid)
 		init_database_slot(db);
 	free_subscriptions(dboid);
 	LWLockRelease(eo_shared->lock);
+	free_tallies(dboid);
 }
 
 void
@@ -271,10 +290,19 @@ eo_database_forget_log(EoDatabase *db)
 	LWLockAcquire(eo_shared->lock, LW_EXCLUSIVE);
 	free_subscriptions(db->dboid);
 	LWLockRelease(eo_shared->lock);
+	free_tallies(db->dboid);
 	pg_atomic_write_u64(&db->floor_seq, 0);
 	pg_atomic_write_u32(&db->log_ready, 0);
-	pg_atomic_write_u32(&db->generations_ready, 0);
+	eo_database_forget_registry(db);
+}
+
+void
+eo_database_forget_registry(EoDatabase *db)
+{
+	LWLockAcquire(eo_shared->lock, LW_EXCLUSIVE);
 	pg_atomic_fetch_add_u32(&db->registry_epoch, 1);
+	pg_atomic_write_u32(&db->generations_ready, 0);
+	LWLockRelease(eo_shared->lock);
 }
 
 void

@@ -11,11 +11,12 @@
  * to whoever holds the database's append lock (store/append.c); where others
  * may look at them without it, they are atomics.  Fields marked [R] are
  * written by the database's relay alone.  Statistics of a subscription are
- * under its spinlock.
+ * under its spinlock, those of what was received under EoShared.tally_lock.
  */
 #ifndef EO_SHMEM_H
 #define EO_SHMEM_H
 
+#include "access/transam.h"
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
@@ -78,7 +79,9 @@ typedef struct EoSegment
 typedef struct EoGenerationState
 {
 	pg_atomic_uint32 current;	/* the generation that is filled */
-	pg_atomic_uint64 switched_at;	/* TimestampTz; 0: never */
+	pg_atomic_uint64 switched_at;	/* TimestampTz since which nobody fills the
+									 * other one; 0: never switched; DT_NOEND:
+									 * somebody still may */
 	pg_atomic_uint64 first_at;	/* TimestampTz of a first claim in it; 0: none
 								 * since it was switched to or loaded */
 } EoGenerationState;
@@ -106,7 +109,9 @@ typedef struct EoDatabase
 										 * generations have changed */
 	pg_atomic_uint32 registry_changing; /* transactions about to commit such a
 										 * change: caches are not to be trusted */
-	pg_atomic_uint32 generations_ready; /* generations[][] have been read */
+	pg_atomic_uint32 generations_ready; /* generations[][] have been read; set
+										 * under EoShared.lock, if registry_epoch
+										 * has not changed meanwhile */
 	EoGenerationState generations[EO_FAMILIES][EO_CLASSES];
 	pg_atomic_uint64 lease_changes; /* transactions that have completed or
 									 * released leased idempotency keys */
@@ -178,15 +183,44 @@ typedef struct EoSubscriptionSlot
 	ConditionVariable advanced; /* broadcast when acked_seq moved */
 } EoSubscriptionSlot;
 
+typedef struct EoTallyCounts
+{
+	int64		held;			/* keys claimed ... */
+	int64		bytes;			/* ... and what they take, about */
+	TimestampTz first_at;		/* when the first of them was; 0: none */
+	int64		repeats;		/* keys that were found claimed */
+} EoTallyCounts;
+
+/*
+ * What was counted of an owner's keys in a generation and is not in the tables
+ * yet; all of it under tally_lock.  See store/tally.c.
+ */
+typedef struct EoTallySlot
+{
+	Oid			dboid;			/* InvalidOid: free slot */
+	int32		owner;
+	int16		family;
+	int16		class;
+	int16		generation;
+	bool		flushing;		/* by a transaction that has not ended */
+	EoTallyCounts pending;
+	EoTallyCounts flushed;		/* by the latest flush, for those who do not see
+								 * it in the tables */
+	FullTransactionId flush_xid;	/* of that one */
+} EoTallySlot;
+
 typedef struct EoShared
 {
 	LWLock	   *lock;
+	LWLock	   *tally_lock;		/* protects tallies */
 	pid_t		launcher_pid;	/* [L] */
 	Latch	   *launcher_latch; /* [L] as relay_latch */
 	int			ndatabases;
 	int			nsubscriptions;
+	int			ntallies;
 	EoDatabase *databases;
 	EoSubscriptionSlot *subscriptions;
+	EoTallySlot *tallies;
 } EoShared;
 
 /* NULL unless loaded by shared_preload_libraries */
@@ -208,6 +242,9 @@ extern void eo_database_slot_free(Oid dboid);	/* the database is gone */
  * is to be read anew.
  */
 extern void eo_database_forget_log(EoDatabase *db);
+
+/* Consumers, scopes or generations have changed: makes all read them anew. */
+extern void eo_database_forget_registry(EoDatabase *db);
 
 /* Asks the launcher for a relay in a database; safe after commit. */
 extern void eo_relay_request(Oid dboid);
