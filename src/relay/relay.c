@@ -37,6 +37,7 @@
 #include "relay/events.h"
 #include "relay/launcher.h"
 #include "relay/relay.h"
+#include "relay/retention.h"
 #include "relay/sql.h"
 #include "relay/subscriptions.h"
 #include "storage/ipc.h"
@@ -364,7 +365,10 @@ static void
 handle_interrupts(void)
 {
 	if (ProcDiePending)
+	{
+		eo_retention_leave();
 		proc_exit(0);
+	}
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
@@ -380,6 +384,42 @@ handle_interrupts(void)
 	got_sigchld = false;
 }
 
+/*
+ * To be called where an error was caught: reports it and returns its message,
+ * or ends the process if it is what is left of DROP EXTENSION.
+ */
+static char *
+recover(void)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(eo_relay.scratch);
+	error = CopyErrorData();
+	HOLD_INTERRUPTS();
+	EmitErrorReport();
+	AbortOutOfAnyTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+	MemoryContextSwitchTo(eo_relay.scratch);
+	check_extension();
+	return error->message;
+}
+
+/* What was received; events do not wait for what goes wrong there. */
+static void
+retain(void)
+{
+	PG_TRY();
+	{
+		eo_retention_step();
+	}
+	PG_CATCH();
+	{
+		(void) recover();
+	}
+	PG_END_TRY();
+}
+
 /* A subscription's turn; its errors are its own. */
 static bool
 serve(EoSubscription *sub, uint64 ended)
@@ -392,20 +432,7 @@ serve(EoSubscription *sub, uint64 ended)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(eo_relay.scratch);
-		error = CopyErrorData();
-		HOLD_INTERRUPTS();
-		EmitErrorReport();
-		AbortOutOfAnyTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-		MemoryContextSwitchTo(eo_relay.scratch);
-
-		/* That may be what is left of DROP EXTENSION. */
-		check_extension();
-		eo_subscription_broken(sub, error->message);
+		eo_subscription_broken(sub, recover());
 	}
 	PG_END_TRY();
 	return more;
@@ -436,7 +463,7 @@ load_configuration(void)
 static int64
 next_deadline(void)
 {
-	int64		deadline = Min(truncate_at, load_at);
+	int64		deadline = Min(Min(truncate_at, load_at), eo_retention_deadline());
 
 	for (EoSubscription *sub = eo_relay.subscriptions; sub != NULL; sub = sub->next)
 		deadline = Min(deadline, eo_subscription_deadline(sub));
@@ -479,7 +506,7 @@ wait_for_work(uint64 ended, uint32 generation, bool missed)
 		pg_atomic_write_u32(&db->relay_sleeping, 1);
 	pg_memory_barrier();
 	if ((!missed && pg_atomic_read_u64(&db->ended) != ended) ||
-		pg_atomic_read_u32(&db->config_generation) != generation)
+		pg_atomic_read_u32(&db->config_generation) != generation || eo_retention_wanted())
 		timeout = 0;
 	else if (deadline == EO_NEVER)
 		timeout = -1;
@@ -503,6 +530,7 @@ run_turn(void)
 		busy |= serve(sub, ended);
 	eo_relay.child_ended = false;
 	truncate_segments();
+	retain();
 
 	if (busy)
 		eo_events_wait(0);

@@ -12,8 +12,17 @@
  *
  * Nobody waits for the change of roles.  It is one assignment in shared memory;
  * that a receiver may still fill the older generation is seen to in claim.c.
- * TRUNCATE needs an AccessExclusiveLock, which is only taken if it is free: a
- * transaction that fills the table, or a pg_dump, makes it come later.
+ * Its age counts from when the last transaction that may have filled it has
+ * ended, however long that takes: the switch is recorded as of "infinity", and
+ * as of now once nobody has a lock on the table any more that allows to write.
+ *
+ * TRUNCATE needs an AccessExclusiveLock, which is only taken if it is free
+ * (store/exclusive.c): a transaction that reads the table for long, such as
+ * pg_dump, makes it come later.
+ *
+ * A dump that is being restored has its tables one after the other.  Keys
+ * whose owners are not there, or of which eo.generation does not know, are
+ * left alone for RESTORE_US.
  */
 #include "postgres.h"
 
@@ -27,6 +36,7 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "store/catalog.h"
+#include "store/exclusive.h"
 #include "store/generations.h"
 #include "store/tally.h"
 #include "utils/inval.h"
@@ -35,16 +45,20 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-/* A generation that could not be truncated is tried again after that. */
-#define RETRY_MS			1000
+/* What could not be done because somebody uses a table is tried again after that. */
+#define RETRY_US			USECS_PER_SEC
+#define RETRY_US_MAX		USECS_PER_MINUTE
 
-/* For keys that came while the switch was being committed */
+/* A key counts from when its transaction has ended, for a client a bit later. */
 #define SLACK_US			USECS_PER_SEC
+
+/* In which a restored dump is complete */
+#define RESTORE_US			USECS_PER_DAY
 
 /* Columns of eo.generation */
 enum
 {
-	COL_FAMILY = 1, COL_CLASS, COL_CURRENT, COL_SWITCHED_AT
+	COL_FAMILY = 1, COL_CLASS, COL_CURRENT, COL_SWITCHED_AT	/* see EoGenerationState */
 };
 
 static const char *const names[EO_FAMILIES][EO_CLASSES][EO_GENERATIONS] = {
@@ -66,11 +80,18 @@ static Oid	cached[EO_FAMILIES][EO_CLASSES][EO_GENERATIONS];
 static Oid	cached_position;	/* eo.received_position */
 static bool cache_valid = false;
 
-/* What eo_generations_turn() has done, to be in force when it is committed */
+/* What the relay knows of a class */
 typedef struct Turn
 {
-	bool		switched;
+	TimestampTz seen_at;		/* first time with keys in it */
+	TimestampTz blocked_since;	/* by whom its next step waits for; 0: nobody */
+	bool		told;			/* the log has been told */
+	EoHolders	holders;		/* of the older generation */
+
+	/* what eo_generations_turn() has done, to be in force when it is committed */
+	bool		changed;
 	int			current;
+	TimestampTz switched_at;
 } Turn;
 
 static Turn turns[EO_FAMILIES][EO_CLASSES];
@@ -149,15 +170,15 @@ eo_generation_name(EoFamily family, int class, int generation)
  *----------
  */
 
-/*
- * Reads eo.generation.  Several may do so at once: they find the same, but for
- * a change that is about to be committed, after which all do so again.
- */
-static void
-load_states(EoDatabase *db)
+typedef struct StoredStates
 {
-	uint32		current[EO_FAMILIES][EO_CLASSES] = {0};
-	TimestampTz switched_at[EO_FAMILIES][EO_CLASSES] = {0};
+	int			current[EO_FAMILIES][EO_CLASSES];
+	TimestampTz switched_at[EO_FAMILIES][EO_CLASSES];
+} StoredStates;
+
+static void
+read_states(StoredStates *states)
+{
 	Relation	rel = table_open(get_relname_relid("generation", eo_catalog_required()->schema),
 								 AccessShareLock);
 	TupleDesc	desc = RelationGetDescr(rel);
@@ -165,8 +186,7 @@ load_states(EoDatabase *db)
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	HeapTuple	tuple;
 
-	pg_atomic_write_u32(&db->generations_ready, 1);
-	pg_memory_barrier();
+	memset(states, 0, sizeof(StoredStates));
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		bool		isnull;
@@ -175,22 +195,56 @@ load_states(EoDatabase *db)
 
 		if (family < 0 || family >= EO_FAMILIES || class < 0 || class >= EO_CLASSES)
 			continue;
-		current[family][class] =
+		states->current[family][class] =
 			DatumGetInt16(heap_getattr(tuple, COL_CURRENT, desc, &isnull)) & 1;
-		switched_at[family][class] =
+		states->switched_at[family][class] =
 			DatumGetTimestampTz(heap_getattr(tuple, COL_SWITCHED_AT, desc, &isnull));
 	}
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
-	for (int f = 0; f < EO_FAMILIES; f++)
+}
+
+/* Caller holds EoShared.lock. */
+static void
+set_state(EoDatabase *db, int family, int class, int current, TimestampTz switched_at)
+{
+	EoGenerationState *state = &db->generations[family][class];
+
+	pg_atomic_write_u32(&state->current, (uint32) current);
+	pg_atomic_write_u64(&state->switched_at, (uint64) switched_at);
+}
+
+/*
+ * Reads eo.generation.  Several may do so at once, and one of them be slow: what
+ * was read before a change was committed must not be published after it.
+ */
+static void
+load_states(EoDatabase *db)
+{
+	StoredStates states;
+	bool		fresh;
+
+	do
 	{
-		for (int c = 0; c < EO_CLASSES; c++)
+		uint32		epoch = pg_atomic_read_u32(&db->registry_epoch);
+
+		pg_memory_barrier();
+		read_states(&states);
+		LWLockAcquire(eo_shared->lock, LW_EXCLUSIVE);
+		fresh = pg_atomic_read_u32(&db->registry_epoch) == epoch;
+		for (int f = 0; fresh && f < EO_FAMILIES; f++)
 		{
-			pg_atomic_write_u32(&db->generations[f][c].current, current[f][c]);
-			pg_atomic_write_u64(&db->generations[f][c].switched_at, (uint64) switched_at[f][c]);
+			for (int c = 0; c < EO_CLASSES; c++)
+				set_state(db, f, c, states.current[f][c], states.switched_at[f][c]);
 		}
-	}
+		if (fresh)
+		{
+			pg_write_barrier();
+			pg_atomic_write_u32(&db->generations_ready, 1);
+		}
+		LWLockRelease(eo_shared->lock);
+	} while (!fresh);
 }
 
 int
@@ -198,6 +252,7 @@ eo_generation_current(EoDatabase *db, EoFamily family, int class)
 {
 	if (pg_atomic_read_u32(&db->generations_ready) == 0)
 		load_states(db);
+	pg_read_barrier();
 	return (int) pg_atomic_read_u32(&db->generations[family][class].current);
 }
 
@@ -217,8 +272,8 @@ is_empty(Oid relid)
 }
 
 /*
- * The longest window, in us, of the owners whose keys may be in a class; 0 if
- * there are none.
+ * The longest window, in us, of the owners whose keys may be in a class.  Keys
+ * without an owner are of one that was dropped, or will be restored, yet.
  */
 static int64
 longest_window(EoFamily family, int class)
@@ -233,96 +288,201 @@ longest_window(EoFamily family, int class)
 			 " (also_classes OPERATOR(pg_catalog.&) %d OPERATOR(pg_catalog.<>) 0"
 			 " AND also_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())",
 			 owner_tables[family], class, 1 << class);
-	if (SPI_execute(command, true, 1) != SPI_OK_SELECT || SPI_processed != 1)
+	if (SPI_execute(command, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not read the windows");
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return isnull ? 0 : DatumGetInt64(value);
+	return isnull ? RESTORE_US : DatumGetInt64(value);
 }
 
-/* Returns false if somebody uses the table. */
-static bool
-truncate_generation(EoDatabase *db, EoFamily family, int class, int generation)
-{
-	char		command[64];
-
-	if (!ConditionalLockRelationOid(eo_generation_relid(family, class, generation),
-									AccessExclusiveLock))
-		return false;
-	snprintf(command, sizeof(command), "TRUNCATE eo.%s", names[family][class][generation]);
-	if (SPI_execute(command, false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "could not truncate eo.%s", names[family][class][generation]);
-	eo_tally_truncated(db, family, class, generation);
-	return true;
-}
-
+/* Writes the state of a class down, to be in force after the commit. */
 static void
-record_switch(EoFamily family, int class, int current, TimestampTz at)
+record(EoFamily family, int class, int current, TimestampTz switched_at)
 {
+	Turn	   *turn = &turns[family][class];
 	Oid			types[] = {INT2OID, INT2OID, INT2OID, TIMESTAMPTZOID};
-	Datum		values[] = {Int16GetDatum(family), Int16GetDatum(class), Int16GetDatum(current), TimestampTzGetDatum(at)};
+	Datum		values[] = {
+		Int16GetDatum(family), Int16GetDatum(class), Int16GetDatum(current),
+		TimestampTzGetDatum(switched_at)
+	};
 
 	if (SPI_execute_with_args("INSERT INTO eo.generation (family, class, current, switched_at)"
 							  " VALUES ($1, $2, $3, $4) ON CONFLICT (family, class)"
 							  " DO UPDATE SET current = EXCLUDED.current, switched_at = EXCLUDED.switched_at",
 							  4, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not record the generation");
+	turn->changed = true;
+	turn->current = current;
+	turn->switched_at = switched_at;
+	turn->blocked_since = 0;
+	turn->told = false;
+}
+
+/*
+ * A step has to wait for somebody: says so in the log, once, and returns when
+ * to try again.  `tell` is whether that has taken long enough to be of interest.
+ */
+static TimestampTz
+blocked(EoFamily family, int class, int generation, TimestampTz now, int64 patience)
+{
+	Turn	   *turn = &turns[family][class];
+	TimestampTz waited;
+
+	if (turn->blocked_since == 0)
+		turn->blocked_since = now;
+	waited = now - turn->blocked_since;
+	if (!turn->told && waited >= patience)
+	{
+		turn->told = true;
+		ereport(LOG,
+				(errmsg("eo_outbox cannot empty table \"eo.%s\" yet",
+						names[family][class][generation]),
+				 errdetail("A transaction has it locked."),
+				 errhint("See pg_locks; until that transaction ends, ids are recognised for longer and take more space.")));
+	}
+	return now + Min(Max(waited / 8, RETRY_US), RETRY_US_MAX);
+}
+
+/*
+ * The switch has been committed.  Whether everybody who may have filled the
+ * older generation has ended; if not, returns when to look again.
+ */
+static TimestampTz
+seal(EoFamily family, int class, int current, int64 window)
+{
+	Oid			older = eo_generation_relid(family, class, 1 - current);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!ConditionalLockRelationOid(older, ShareLock))
+		return blocked(family, class, 1 - current, now, window);
+	UnlockRelationOid(older, ShareLock);
+	now = GetCurrentTimestamp();
+	record(family, class, current, now);
+	return now + window + SLACK_US;
+}
+
+static TimestampTz
+truncate_generation(EoDatabase *db, EoFamily family, int class, int generation)
+{
+	Turn	   *turn = &turns[family][class];
+	const char *name = names[family][class][generation];
+	Oid			relid = eo_generation_relid(family, class, generation);
+	TimestampTz now = GetCurrentTimestamp();
+	char		command[64];
+
+	switch (eo_exclusive_lock(relid, &turn->holders))
+	{
+		case EO_EXCLUSIVE_BUSY:
+			return now + RETRY_US;
+		case EO_EXCLUSIVE_HELD:
+			return blocked(family, class, generation, now, 0);
+		case EO_EXCLUSIVE_TAKEN:
+			break;
+	}
+	snprintf(command, sizeof(command), "TRUNCATE eo.%s", name);
+	if (SPI_execute(command, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not truncate eo.%s", name);
+	eo_tally_truncated(db, family, class, generation);
+	turn->blocked_since = 0;
+	turn->told = false;
+	ereport(LOG,
+			(errmsg("eo_outbox empties table \"eo.%s\"", name)));
+	return now;
+}
+
+/*
+ * What to do about the older generation, in which there are keys.  Returns when
+ * to look again.
+ */
+static TimestampTz
+turn_older(EoDatabase *db, EoFamily family, int class, int current, TimestampTz switched_at)
+{
+	int64		window = longest_window(family, class);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz due;
+
+	if (switched_at == DT_NOEND)
+		return seal(family, class, current, window);
+	if (switched_at == 0)
+		due = turns[family][class].seen_at + Max(window, RESTORE_US);
+	else
+		due = switched_at + window + SLACK_US;
+	return due > now ? due : truncate_generation(db, family, class, 1 - current);
+}
+
+/*
+ * The older generation is empty.  After a restart nobody knows when the first
+ * key came; to switch too early costs nothing but an early look.
+ */
+static TimestampTz
+turn_current(EoGenerationState *state, EoFamily family, int class, int current,
+			 TimestampTz switched_at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz first_at = (TimestampTz) pg_atomic_read_u64(&state->first_at);
+	TimestampTz due = 0;
+
+	if (switched_at != DT_NOEND)
+		due = Max(first_at, switched_at) + longest_window(family, class);
+	if (switched_at == 0 && first_at == 0)
+		due = turns[family][class].seen_at + RETRY_US_MAX;
+	if (due > now)
+		return due;
+	record(family, class, 1 - current, DT_NOEND);
+	return now + RETRY_US;
+}
+
+/*
+ * There was nothing: whoever comes now is the first, and will say so.  Returns
+ * false if somebody has come before he could know.
+ */
+static bool
+await_first(EoGenerationState *state, Oid relid)
+{
+	pg_atomic_write_u64(&state->first_at, 0);
+	pg_memory_barrier();
+	if (is_empty(relid))
+		return true;
+	pg_atomic_write_u64(&state->first_at, (uint64) GetCurrentTimestamp());
+	return false;
 }
 
 TimestampTz
 eo_generations_turn(EoDatabase *db, EoFamily family, int class)
 {
 	EoGenerationState *state = &db->generations[family][class];
-	TimestampTz now = GetCurrentTimestamp();
+	Turn	   *turn = &turns[family][class];
 	int			current = eo_generation_current(db, family, class);
 	TimestampTz switched_at = (TimestampTz) pg_atomic_read_u64(&state->switched_at);
-	TimestampTz first_at = (TimestampTz) pg_atomic_read_u64(&state->first_at);
-	int64		window = longest_window(family, class);
-	TimestampTz due;
+	Oid			filled = eo_generation_relid(family, class, current);
+	bool		older_empty = is_empty(eo_generation_relid(family, class, 1 - current));
 
-	memset(&turns[family][class], 0, sizeof(Turn));
-
-	/* What came before the switch was in time; all of it is as old by now. */
-	if (!is_empty(eo_generation_relid(family, class, 1 - current)))
+	turn->changed = false;
+	if (older_empty && is_empty(filled) && await_first(state, filled))
 	{
-		due = switched_at + window + SLACK_US;
-		if (due > now)
-			return due;
-		if (!truncate_generation(db, family, class, 1 - current))
-			return TimestampTzPlusMilliseconds(now, RETRY_MS);
-	}
-	if (is_empty(eo_generation_relid(family, class, current)))
+		turn->seen_at = 0;
 		return 0;
-
-	/*
-	 * After a restart nobody knows when the first key came; too early a switch
-	 * costs nothing but an early look.
-	 */
-	due = Max(switched_at, first_at) + window;
-	if (due > now)
-		return due;
-	record_switch(family, class, 1 - current, now);
-	turns[family][class].switched = true;
-	turns[family][class].current = 1 - current;
-	return now + window + SLACK_US;
+	}
+	if (turn->seen_at == 0)
+		turn->seen_at = GetCurrentTimestamp();
+	if (!older_empty)
+		return turn_older(db, family, class, current, switched_at);
+	return turn_current(state, family, class, current, switched_at);
 }
 
 void
-eo_generations_turned(EoDatabase *db)
+eo_generations_turned(EoDatabase *db, EoFamily family, int class)
 {
-	for (int f = 0; f < EO_FAMILIES; f++)
-	{
-		for (int c = 0; c < EO_CLASSES; c++)
-		{
-			EoGenerationState *state = &db->generations[f][c];
-			Turn	   *turn = &turns[f][c];
+	Turn	   *turn = &turns[family][class];
 
-			if (!turn->switched)
-				continue;
-			turn->switched = false;
-			pg_atomic_write_u32(&state->current, (uint32) turn->current);
-			pg_memory_barrier();
-			pg_atomic_write_u64(&state->first_at, 0);
-			pg_atomic_write_u64(&state->switched_at, (uint64) GetCurrentTimestamp());
-		}
-	}
+	if (!turn->changed)
+		return;
+	turn->changed = false;
+	LWLockAcquire(eo_shared->lock, LW_EXCLUSIVE);
+	if (turn->switched_at == DT_NOEND)
+		pg_atomic_write_u64(&db->generations[family][class].first_at, 0);
+	set_state(db, family, class, turn->current, turn->switched_at);
+	LWLockRelease(eo_shared->lock);
+	ereport(DEBUG1,
+			(errmsg_internal("eo_outbox fills table \"eo.%s\"%s", names[family][class][turn->current],
+							 turn->switched_at == DT_NOEND ? " from now on" : " alone")));
 }

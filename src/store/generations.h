@@ -24,16 +24,18 @@ extern const char *eo_generation_name(EoFamily family, int class, int generation
 extern int	eo_generation_current(EoDatabase *db, EoFamily family, int class);
 
 /*
- * For the relay.  Looks whether a class is due: truncates the older generation
- * once everything in it is older than the class's longest window, and then
- * switches to it if the current one is as old.  Never waits for a lock.
+ * For the relay.  Takes the next step with a class if it is due: truncates the
+ * older generation once everything in it is older than the class's longest
+ * window, or switches to it if it is empty and the current one is as old.
+ * Waits for locks no longer than eo_exclusive_lock() does.
  *
- * Runs in the caller's transaction, with SPI connected as the extension's
- * owner; the caller commits and then calls eo_generations_turned().  Returns
- * when to look again, by GetCurrentTimestamp(); 0 if there is nothing to wait
- * for before the next first claim.
+ * Runs in the caller's transaction, with SPI connected and at least
+ * AccessShareLocks on the tables of the class and of the owners; the caller
+ * commits and then calls eo_generations_turned().  Returns when to look again,
+ * by GetCurrentTimestamp(); 0 if there is nothing to wait for before the next
+ * first claim.
  */
 extern TimestampTz eo_generations_turn(EoDatabase *db, EoFamily family, int class);
-extern void eo_generations_turned(EoDatabase *db);
+extern void eo_generations_turned(EoDatabase *db, EoFamily family, int class);
 
 #endif							/* EO_GENERATIONS_H */

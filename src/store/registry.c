@@ -100,6 +100,17 @@ take_row(EoOwner *owner, HeapTuple tuple, TupleDesc desc)
 	owner->also_until = DatumGetTimestampTz(heap_getattr(tuple, COL_ALSO_UNTIL, desc, &isnull));
 	if (isnull)
 		owner->also_until = 0;
+
+	/*
+	 * Others do not see the move yet: they would not look where we put a key.
+	 */
+	if (owner->also_until == DT_NOEND &&
+		TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("window of %s \"%s\" was changed by this transaction",
+						families[owner->family].noun, owner->name),
+				 errhint("Commit the change before you use it.")));
 	if (owner->class < 0 || owner->class >= EO_CLASSES)
 		elog(ERROR, "%s \"%s\" has no class %d", families[owner->family].noun,
 			 owner->name, owner->class);
@@ -172,19 +183,20 @@ eo_owner_refresh(EoOwner *owner)
 static void
 check_name(EoFamily family, text *name)
 {
+	const char *article = family == EO_INBOX ? "a" : "an";
 	const char *data = VARDATA_ANY(name);
 	int			len = VARSIZE_ANY_EXHDR(name);
 
 	if (len == 0 || len > EO_OWNER_NAME_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("name of a %s must have 1 to %d bytes", families[family].noun, EO_OWNER_NAME_MAX)));
+				 errmsg("name of %s %s must have 1 to %d bytes", article, families[family].noun, EO_OWNER_NAME_MAX)));
 	for (int i = 0; i < len; i++)
 	{
 		if ((unsigned char) data[i] < 0x20 || data[i] == 0x7f)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_NAME),
-					 errmsg("name of a %s contains a control character", families[family].noun)));
+					 errmsg("name of %s %s contains a control character", article, families[family].noun)));
 	}
 }
 
@@ -218,10 +230,10 @@ cached_owner(EoFamily family, text *name)
  * the index, where nobody could refuse to wait.
  */
 static bool
-lock_registration(const EoOwner *owner, bool wait)
+lock_registration(EoFamily family, text *name, bool wait)
 {
-	uint64		hash = hash_bytes_extended((const unsigned char *) owner->name, strlen(owner->name),
-										   (uint64) owner->family);
+	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(name),
+										   VARSIZE_ANY_EXHDR(name), (uint64) family);
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, REGISTRATION_LOCK_KIND);
@@ -251,7 +263,7 @@ find_or_register(EoFamily family, struct varlena *name, bool wait)
 
 	if (eo_owner_refresh(owner))
 		return owner;
-	if (!lock_registration(owner, wait))
+	if (!lock_registration(family, (text *) name, wait))
 		return NULL;
 	if (eo_owner_refresh(owner))
 		return owner;
@@ -274,6 +286,13 @@ eo_owner_try(EoFamily family, struct varlena *name)
 }
 
 void
+eo_owner_lock(EoFamily family, struct varlena *name)
+{
+	check_name(family, (text *) name);
+	(void) lock_registration(family, (text *) name, true);
+}
+
+void
 eo_owner_refuse_dropped(const EoOwner *owner)
 {
 	ereport(ERROR,
@@ -287,14 +306,7 @@ eo_owner_refuse_dropped(const EoOwner *owner)
  *----------
  */
 
-void
-eo_registry_changed(void)
-{
-	(void) eo_my_database();
-	changed = true;
-}
-
-/* What a transaction that is rolled back has seen may not be so. */
+/* What is cached was changed, or seen by a transaction that is rolled back. */
 static void
 distrust(void)
 {
@@ -309,6 +321,14 @@ distrust(void)
 		while ((owner = hash_seq_search(&scan)) != NULL)
 			owner->epoch = 0;
 	}
+}
+
+void
+eo_registry_changed(void)
+{
+	(void) eo_my_database();
+	distrust();
+	changed = true;
 }
 
 static void
@@ -338,8 +358,7 @@ xact_callback(XactEvent event, void *arg)
 				distrust();
 			if (changed && (db = eo_database_slot(MyDatabaseId, false)) != NULL)
 			{
-				pg_atomic_write_u32(&db->generations_ready, 0);
-				pg_atomic_fetch_add_u32(&db->registry_epoch, 1);
+				eo_database_forget_registry(db);
 				if (announced)
 					pg_atomic_fetch_sub_u32(&db->registry_changing, 1);
 				if (event == XACT_EVENT_COMMIT)

@@ -38,6 +38,12 @@ extern EoOwner *eo_owner(EoFamily family, struct varlena *name);
 extern EoOwner *eo_owner_try(EoFamily family, struct varlena *name);
 
 /*
+ * For those who change the registry: checks a name, and waits for transactions
+ * that are changing what it stands for.
+ */
+extern void eo_owner_lock(EoFamily family, struct varlena *name);
+
+/*
  * Brings an owner up to date if anybody may have changed it since.  To be
  * called under the lock of the key that it is used for (store/claim.c).
  * Returns false if it has been dropped.
