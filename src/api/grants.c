@@ -1,8 +1,9 @@
 /*
  * grants.c
  *
- * eo.grant_producer() and eo.grant_operator(): the privileges of a role, by
- * what it does.  They run as the caller, who needs the right to grant.
+ * eo.grant_producer(), eo.grant_consumer() and eo.grant_operator(): the
+ * privileges of a role, by what it does.  They run as the caller, who needs the
+ * right to grant.
  */
 #include "postgres.h"
 
@@ -12,9 +13,10 @@
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(eo_outbox_grant_producer);
+PG_FUNCTION_INFO_V1(eo_outbox_grant_consumer);
 PG_FUNCTION_INFO_V1(eo_outbox_grant_operator);
 
-/* What is granted to both; %s is the role. */
+/* What is granted to all; %s is the role. */
 static const char *const common_grants[] = {
 	"GRANT USAGE ON SCHEMA eo TO %s",
 	NULL
@@ -26,6 +28,17 @@ static const char *const producer_grants[] = {
 	"GRANT EXECUTE ON FUNCTION eo.pending TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.last_seq TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.wait_published TO %s",
+	NULL
+};
+
+static const char *const consumer_grants[] = {
+	"GRANT EXECUTE ON FUNCTION eo.receive(text, text, jsonb), eo.receive(text, text[]) TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.receive_at TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.deduplicate, eo.deduplicate_table TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.create_consumer TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.idempotency_begin, eo.idempotency_complete TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.idempotency_release, eo.idempotency_checkpoint TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.idempotent TO %s",
 	NULL
 };
 
@@ -42,6 +55,10 @@ static const char *const operator_grants[] = {
 	"GRANT EXECUTE ON FUNCTION eo.subscription_status, eo.segment_status, eo.log_status TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.event_payload, eo.event_body TO %s",
 	"GRANT SELECT ON eo.subscriptions, eo.events, eo.segments, eo.stalls, eo.dead_letters TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.create_consumer, eo.drop_consumer TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.create_idempotency_scope, eo.drop_idempotency_scope TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.tally_status TO %s",
+	"GRANT SELECT ON eo.inbox_status, eo.idempotency_status TO %s",
 	"GRANT USAGE ON FOREIGN DATA WRAPPER eo_kafka TO %s",
 	NULL
 };
@@ -74,6 +91,14 @@ Datum
 eo_outbox_grant_producer(PG_FUNCTION_ARGS)
 {
 	grant_to(PG_GETARG_OID(0), producer_grants);
+	PG_RETURN_VOID();
+}
+
+/* eo.grant_consumer(role regrole) RETURNS void */
+Datum
+eo_outbox_grant_consumer(PG_FUNCTION_ARGS)
+{
+	grant_to(PG_GETARG_OID(0), consumer_grants);
 	PG_RETURN_VOID();
 }
 

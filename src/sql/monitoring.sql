@@ -161,3 +161,62 @@ FROM eo.dead_letter AS d
 	LEFT JOIN eo.dead_letter_retry AS r
 		ON r.subscription OPERATOR(pg_catalog.=) d.subscription AND r.seq OPERATOR(pg_catalog.=) d.seq;
 COMMENT ON VIEW eo.dead_letters IS 'events that a broker refused for good, and why';
+
+CREATE FUNCTION eo.tally_status(
+	OUT family smallint, OUT owner integer, OUT held bigint, OUT bytes bigint,
+	OUT first_at timestamptz, OUT repeats bigint
+) RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'eo_outbox_tally_status';
+COMMENT ON FUNCTION eo.tally_status() IS 'what was counted of consumers and scopes and is not in the tables yet';
+
+CREATE VIEW eo.inbox_status AS
+SELECT c.name AS consumer,
+	coalesce(t.held, 0)::bigint AS ids,
+	coalesce(t.bytes, 0)::bigint AS bytes,
+	t.first_at AS oldest,
+	coalesce(t.repeats, 0)::bigint AS duplicates,
+	(SELECT pg_catalog.count(*) FROM eo.received_position AS p
+		WHERE p.consumer OPERATOR(pg_catalog.=) c.id) AS sources,
+	c.keep_for AS "window",
+	c.created_at
+FROM eo.consumer AS c
+	LEFT JOIN (
+		SELECT owner, pg_catalog.sum(held) AS held, pg_catalog.sum(bytes) AS bytes,
+			pg_catalog.min(first_at) AS first_at, pg_catalog.sum(repeats) AS repeats
+		FROM (
+			SELECT family, owner, held, bytes, first_at, 0 AS repeats FROM eo.tally
+			UNION ALL
+			SELECT family, owner, 0, 0, NULL, repeats FROM eo.tally_repeats
+			UNION ALL
+			SELECT family, owner, held, bytes, first_at, repeats FROM eo.tally_status()
+		) AS counts
+		WHERE family OPERATOR(pg_catalog.=) 0::smallint
+		GROUP BY owner
+	) AS t ON t.owner OPERATOR(pg_catalog.=) c.id;
+COMMENT ON VIEW eo.inbox_status IS 'each consumer: the ids that it recognises, about, and the duplicates that it has seen';
+
+CREATE VIEW eo.idempotency_status AS
+SELECT s.name AS scope,
+	coalesce(t.held, 0)::bigint AS keys,
+	coalesce(t.bytes, 0)::bigint AS bytes,
+	t.first_at AS oldest,
+	coalesce(t.repeats, 0)::bigint AS replays,
+	s.keep_for AS expiry,
+	s.release_codes,
+	s.created_at
+FROM eo.idempotency_scope AS s
+	LEFT JOIN (
+		SELECT owner, pg_catalog.sum(held) AS held, pg_catalog.sum(bytes) AS bytes,
+			pg_catalog.min(first_at) AS first_at, pg_catalog.sum(repeats) AS repeats
+		FROM (
+			SELECT family, owner, held, bytes, first_at, 0 AS repeats FROM eo.tally
+			UNION ALL
+			SELECT family, owner, 0, 0, NULL, repeats FROM eo.tally_repeats
+			UNION ALL
+			SELECT family, owner, held, bytes, first_at, repeats FROM eo.tally_status()
+		) AS counts
+		WHERE family OPERATOR(pg_catalog.=) 1::smallint
+		GROUP BY owner
+	) AS t ON t.owner OPERATOR(pg_catalog.=) s.id;
+COMMENT ON VIEW eo.idempotency_status IS 'each scope: the keys that it holds, about, and the answers that it has replayed';
