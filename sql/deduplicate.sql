@@ -259,6 +259,7 @@ SELECT FROM eo.deduplicate_table('dedup.wrong', 'c', 'doubled');
 SELECT FROM eo.deduplicate_table('dedup.wrong', '', 'message_id');
 \echo :SQLSTATE
 SELECT FROM eo.deduplicate_table('dedup.wrong', E'c\x01', 'message_id');
+BEGIN READ ONLY; SELECT FROM eo.deduplicate_table('dedup.wrong', 'c', 'message_id'); ROLLBACK;
 SELECT count(*) FROM pg_trigger WHERE tgrelid = 'dedup.wrong'::regclass AND tgname = 'eo_deduplicate';
 \echo privileges: who creates the trigger needs them, who inserts does not
 CREATE ROLE regress_eo_owner;

@@ -317,6 +317,7 @@ eo_outbox_deduplicate_table(PG_FUNCTION_ARGS)
 	const char *column = NameStr(*PG_GETARG_NAME(2));
 	Relation	rel;
 
+	PreventCommandIfReadOnly("eo.deduplicate_table()");
 	check_owner(relid);
 	rel = table_open(relid, ShareRowExclusiveLock);
 	(void) find_column(rel, column);
