@@ -48,7 +48,8 @@ END $$;
 CREATE TRIGGER paid AFTER INSERT ON paid FOR EACH ROW EXECUTE FUNCTION paid();
 SELECT eo.deduplicate_table('paid', 'once trigger', 'id');
 
--- One delivery, or several at once, place being the client.
+-- One delivery, or several at once, place being the client.  Accounts are in an
+-- order that lets nobody deadlock.
 CREATE FUNCTION take_one(ids int[], place int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	IF eo.receive('once one', ids[1]::text) THEN
@@ -58,7 +59,7 @@ BEGIN
 END $$;
 CREATE FUNCTION take_batch(ids int[], place int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM take_effect('batch', id::int, place) FROM eo.receive('once batch', ids::text[]) AS id;
+	PERFORM take_effect('batch', id::int, place) FROM (SELECT id FROM eo.receive('once batch', ids::text[]) AS id ORDER BY id::int % 500) AS n;
 END $$;
 CREATE FUNCTION take_position(ids int[], place int) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -71,7 +72,7 @@ BEGIN
 	END IF;
 END $$;
 CREATE FUNCTION take_trigger(ids int[], place int) RETURNS void LANGUAGE sql AS $$
-	INSERT INTO paid SELECT id, id % 2 FROM unnest(ids) AS id;
+	INSERT INTO paid SELECT id, id % 2 FROM unnest(ids) AS id ORDER BY id % 500, id;
 $$;
 CREATE FUNCTION take_key(ids int[], place int) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -165,6 +166,7 @@ sub left
 
 my %incident = (terminated => 0, crashes => 0, restarts => 0);
 my $total = value($node, 'SELECT sum(last) FROM progress');
+my $next = $total;    # what is left when somebody is thrown out again
 my @crashes = (
 	# one backend dies, and takes the others along
 	[ 0.7 * $total, sub {
@@ -187,8 +189,9 @@ wait_until(
 			(shift @crashes)->[1]->();
 			$incident{crashes}++;
 		}
-		elsif ($left ne '')
+		elsif ($left ne '' && $left < $next)
 		{
+			$next = $left - $total / 60;
 			$node->psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'client%' ORDER BY random() LIMIT 2");
 			$incident{terminated} += 2;
 		}
