@@ -143,6 +143,7 @@ my $before = emptied('inbox_day');
 my $bench = bench(8, 14, "CALL test.work(20);\n");
 ok($bench->{run}->finish, 'clients receive') or diag($bench->{err});
 cmp_ok(emptied('inbox_day') - $before, '>=', 2, 'while generations come and go');
+cmp_ok(emptied('idempotency_day'), '>=', 2, 'those of idempotency keys, too');
 $bench = bench(8, 60, "CALL test.work(20);\n");
 my $effects = value($node, 'SELECT count(*) FROM test.effect');
 ok(wait_sql("SELECT count(*) > $effects + 200 FROM test.effect"), 'and again');
