@@ -46,6 +46,7 @@ init_database_slot(EoDatabase *db)
 	db->dboid = InvalidOid;
 	pg_atomic_write_u32(&db->log_ready, 0);
 	pg_atomic_write_u32(&db->lineage, EO_LINEAGE_UNKNOWN);
+	pg_atomic_write_u32(&db->lineage_stale, 0);
 	pg_atomic_write_u32(&db->epoch, 0);
 	pg_atomic_write_u64(&db->last_seq, 0);
 	pg_atomic_write_u64(&db->floor_seq, 0);
@@ -114,6 +115,7 @@ init_shared(void)
 		memset(db, 0, sizeof(EoDatabase));
 		pg_atomic_init_u32(&db->log_ready, 0);
 		pg_atomic_init_u32(&db->lineage, 0);
+		pg_atomic_init_u32(&db->lineage_stale, 0);
 		pg_atomic_init_u32(&db->epoch, 0);
 		pg_atomic_init_u64(&db->last_seq, 0);
 		pg_atomic_init_u64(&db->floor_seq, 0);

@@ -93,6 +93,7 @@ typedef struct EoDatabase
 	/* ---- the log ---- */
 	pg_atomic_uint32 log_ready; /* the log's fields have been read from disk */
 	pg_atomic_uint32 lineage;	/* EoLineageState */
+	pg_atomic_uint32 lineage_stale; /* eo.lineage has been written to */
 	pg_atomic_uint32 epoch;		/* [A] of the next append */
 	pg_atomic_uint64 last_seq;	/* [A] the highest seq handed out */
 	pg_atomic_uint64 floor_seq; /* everything up to here was truncated */

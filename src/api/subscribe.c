@@ -27,6 +27,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "wire/options.h"
 
 PG_FUNCTION_INFO_V1(eo_outbox_subscribe);
@@ -440,7 +441,10 @@ eo_outbox_configuration_changed(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("eo.configuration_changed() must be called as a trigger")));
-	eo_config_changed_at_commit();
+	if (strcmp(RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation), "lineage") == 0)
+		eo_lineage_changed_at_commit();
+	else
+		eo_config_changed_at_commit();
 	PG_RETURN_POINTER(NULL);
 }
 

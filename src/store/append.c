@@ -24,7 +24,8 @@
  *
  * Order of locks: segment, append lock, then the locks that the heap takes for
  * itself (relation extension, buffers).  No relation is opened under the
- * append lock but in eo_log_prepare(), once after a server start.
+ * append lock but to read the state of the log, after a server start, and
+ * eo.lineage, when somebody has written to it: a dump was restored.
  */
 #include "postgres.h"
 
@@ -295,6 +296,8 @@ eo_append(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples)
 		make_append_slots(rel);
 
 	notice_rewritten(segment, rel, nblocks);
+	if (pg_atomic_read_u32(&db->lineage_stale) != 0)
+		eo_lineage_load(db);
 	seq = Max((int64) pg_atomic_read_u64(&db->last_seq),
 			  EO_SEQ(pg_atomic_read_u32(&db->epoch), 0));
 	first_seq = seq + 1;

@@ -122,11 +122,16 @@ read_lineage(void)
 void
 eo_lineage_load(EoDatabase *db)
 {
-	Lineage		lineage = read_lineage();
+	Lineage		lineage;
 	int32		timeline = (int32) GetWALInsertionTimeLine();
 	EoLineageState state = EO_LINEAGE_OURS;
-	int32		epoch = Max(lineage.epoch, 0);
+	int32		epoch;
 
+	/* In this order: what is written meanwhile makes it stale again. */
+	pg_atomic_write_u32(&db->lineage_stale, 0);
+	pg_memory_barrier();
+	lineage = read_lineage();
+	epoch = Max(lineage.epoch, 0);
 	if (!lineage.empty && (lineage.foreign || lineage.timeline != timeline))
 	{
 		if (!EO_MUTANT(no_epoch))

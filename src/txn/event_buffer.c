@@ -83,6 +83,7 @@ typedef struct EventBuffer
 	bool		request_relay;
 	bool		config_changed;
 	bool		log_created;	/* CREATE EXTENSION has run */
+	bool		lineage_changed;	/* the next append has to read eo.lineage */
 	int64		appended_seq;
 } EventBuffer;
 
@@ -466,6 +467,8 @@ after_end(bool committed)
 	if (committed && buffer.config_changed)
 	{
 		db = eo_database_slot(MyDatabaseId, false);
+		if (db != NULL && buffer.lineage_changed)
+			pg_atomic_write_u32(&db->lineage_stale, 1);
 		if (db != NULL)
 			eo_relay_config_changed(db);
 	}
@@ -531,6 +534,13 @@ eo_config_changed_at_commit(void)
 {
 	(void) eo_my_database();
 	buffer.config_changed = true;
+}
+
+void
+eo_lineage_changed_at_commit(void)
+{
+	eo_config_changed_at_commit();
+	buffer.lineage_changed = true;
 }
 
 void

@@ -33,6 +33,9 @@ extern void eo_log_created(void);
 /* At commit, tells the relay to reload. */
 extern void eo_config_changed_at_commit(void);
 
+/* The same, and lets the next append compare eo.lineage with this server. */
+extern void eo_lineage_changed_at_commit(void);
+
 /* Called once, by _PG_init. */
 extern void eo_buffer_init(void);
 

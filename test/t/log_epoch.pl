@@ -132,6 +132,17 @@ value($node, 'DROP SERVER file_f2', 'restored');
 value($node, 'TRUNCATE test.pulled', 'restored');
 check_copy('restored', 'pg_dump');
 
+# An append goes by what is restored, though the relay has not seen it yet.
+value($node, 'CREATE DATABASE slow');
+value($node, 'CREATE EXTENSION eo_outbox', 'slow');
+$node->poll_query_until('slow', "SELECT count(*) = 1 FROM eo.lineage");
+my $relay = value($node, 'SELECT relay_pid FROM eo.log_status()', 'slow');
+kill 'STOP', $relay;
+value($node, "INSERT INTO eo.lineage SELECT 0, 1, 1, 1, 1", 'slow');
+value($node, "SELECT eo.enqueue('t', '1')", 'slow');
+is(value($node, 'SELECT min(seq) >> 44 FROM eo.events', 'slow'), '1', 'the epoch rises with the restored lineage at once');
+kill 'CONT', $relay;
+
 # The original does not care.
 value($node, 'CALL test.put(3)');
 check_file($node, 'f2', $path, 'the original goes on');
