@@ -130,17 +130,26 @@ sub hand_over
 	} @events;
 }
 
-# Starts a psql; returns what to do when it has ended.
+# Starts a psql, which goes on by itself; returns what to do when it has ended.
+my $scripts = PostgreSQL::Test::Utils::tempdir();
+my $started = 0;
+
 sub start_psql
 {
 	my ($db, $sql, $done) = @_;
 	my $out = '';
+	my $script = "$scripts/" . ++$started;
 
+	append_to_file($script, $sql);
 	local $ENV{PGAPPNAME} = 'reader';
 	local $ENV{PGOPTIONS} = rand() < 0.3 ? '-c default_transaction_isolation=serializable' : '';
-	my $handle = IPC::Run::start([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($db) ],
-		'<', \$sql, '>', \$out, '2>&1');
-	return sub { $done->($handle->finish) };
+	my $handle = IPC::Run::start([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-f', $script, '-d', $node->connstr($db) ],
+		'<', \undef, '>', \$out, '2>&1');
+	return sub {
+		my $good = $handle->finish;
+		unlink $script;
+		$done->($good);
+	};
 }
 
 sub start_reader

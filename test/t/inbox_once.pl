@@ -140,19 +140,21 @@ is(value($node, 'SELECT string_agg(n::text, \',\') FROM (SELECT count(*) AS n FR
 # ---- delivery -----------------------------------------------------------------------
 
 my @levels = ('read committed', 'read committed', 'repeatable read', 'serializable');
+my $scripts = PostgreSQL::Test::Utils::tempdir();
 my @clients;
+
+append_to_file("$scripts/$_", "CALL deliver($_);\n" x 500) foreach 0 .. CLIENTS - 1;
 
 sub start_client
 {
 	my ($client) = @_;
-	my $script = "CALL deliver($client);\n" x 500;
 	my $run = { out => '' };
 
 	local $ENV{PGAPPNAME} = "client $client";
 	local $ENV{PGOPTIONS} = "-c default_transaction_isolation=" . ($levels[ $client % @levels ] =~ s/ /\\ /gr);
 	$run->{handle} = IPC::Run::start(
-		[ 'psql', '-XAtq', '-d', $node->connstr('postgres') ],
-		'<', \$script, '>', \$run->{out}, '2>', \$run->{out});
+		[ 'psql', '-XAtq', '-f', "$scripts/$client", '-d', $node->connstr('postgres') ],
+		'<', \undef, '>', \$run->{out}, '2>', \$run->{out});
 	$clients[$client] = $run;
 	return;
 }
