@@ -269,6 +269,15 @@ log_callback(const rd_kafka_t *rk, int level, const char *facility, const char *
  *----------
  */
 
+/* Library threads still run when the process ends, so nothing is torn down. */
+static void
+leave_at_once(int status, void *arg)
+{
+	(void) arg;
+	fflush(stderr);
+	_exit(status);
+}
+
 /* Starts a client instance, and returns once a broker answers. */
 void
 kafka_connect(KafkaState *state)
@@ -289,6 +298,9 @@ kafka_connect(KafkaState *state)
 		kafka_scrub(state, reason);
 		publisher_fail(state->pub, "the options do not make a Kafka producer: %s", reason);
 	}
+	/* Of those who want to know of the end, the last to say so is the first. */
+	if (state->opening)
+		on_exit(leave_at_once, NULL);
 	rd_kafka_set_log_queue(state->rk, NULL);
 	state->queue = rd_kafka_queue_get_main(state->rk);
 	rd_kafka_queue_io_event_enable(state->queue, state->wakeup[1], "", 1);
@@ -525,15 +537,6 @@ poll_at_least_once(KafkaState *state)
  * Operations
  *----------
  */
-
-/* Library threads still run when the process ends, so nothing is torn down. */
-static void
-leave_at_once(int status, void *arg)
-{
-	(void) arg;
-	fflush(stderr);
-	_exit(status);
-}
 
 static void
 kafka_open(Publisher *pub, const EoConfigMessage *config)
