@@ -10,10 +10,7 @@
 #ifndef EO_DEBEZIUM_H
 #define EO_DEBEZIUM_H
 
-#include "access/tupdesc.h"
-#include "executor/tuptable.h"
-#include "nodes/bitmapset.h"
-#include "utils/jsonb.h"
+#include "capture/row_json.h"
 
 typedef struct EoDebezium EoDebezium;
 
@@ -62,7 +59,7 @@ typedef void (*EoDebeziumEmit) (const EoDebeziumRecord *record, void *arg);
  * what it allocates to the current memory context.
  */
 extern void eo_debezium_change(EoDebezium *encoder, EoDebeziumOp op,
-							   TupleTableSlot *before, TupleTableSlot *after,
+							   const EoRow *before, const EoRow *after,
 							   EoDebeziumEmit emit, void *arg);
 
 #endif							/* EO_DEBEZIUM_H */
