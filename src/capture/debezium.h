@@ -10,7 +10,10 @@
 #ifndef EO_DEBEZIUM_H
 #define EO_DEBEZIUM_H
 
-#include "capture/row_json.h"
+#include "access/tupdesc.h"
+#include "executor/tuptable.h"
+#include "nodes/bitmapset.h"
+#include "utils/jsonb.h"
 
 typedef struct EoDebezium EoDebezium;
 
@@ -55,11 +58,12 @@ typedef void (*EoDebeziumEmit) (const EoDebeziumRecord *record, void *arg);
 /*
  * Calls `emit` for the records of a change, in order: one; for a delete also a
  * tombstone; for an update that changes the key a delete, a tombstone and a
- * create.  `before` and `after` are NULL where the operation has none.  Leaves
- * what it allocates to the current memory context.
+ * create.  `before` and `after` are NULL where the operation has none, and have
+ * all their attributes deformed.  Leaves what it allocates to the current memory
+ * context.  The caller has pinned the settings of output, but for the time zone.
  */
 extern void eo_debezium_change(EoDebezium *encoder, EoDebeziumOp op,
-							   const EoRow *before, const EoRow *after,
+							   TupleTableSlot *before, TupleTableSlot *after,
 							   EoDebeziumEmit emit, void *arg);
 
 #endif							/* EO_DEBEZIUM_H */
