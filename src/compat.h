@@ -82,4 +82,18 @@
 #define EoSimpleHeapUpdate(rel, tid, tuple)	simple_heap_update(rel, tid, tuple)
 #endif
 
+/* 17 moved it */
+#if PG_VERSION_NUM >= 170000
+#define EoMyLocalTransactionId()	(MyProc->vxid.lxid)
+#else
+#define EoMyLocalTransactionId()	(MyProc->lxid)
+#endif
+
+/* 18 uses the attribute of C11 */
+#if PG_VERSION_NUM >= 180000
+#define EO_NORETURN	pg_noreturn
+#else
+#define EO_NORETURN	pg_attribute_noreturn()
+#endif
+
 #endif							/* EO_COMPAT_H */

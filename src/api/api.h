@@ -17,4 +17,13 @@
  */
 extern void eo_api_put_event(ReturnSetInfo *rsinfo, const EoEvent *event, int64 position);
 
+/* in tables.c */
+
+/*
+ * An ERROR unless this is an ordinary or a partitioned table that the current
+ * user owns; before a lock on it is waited for.  `done` says what is to be done
+ * to it, as in "only tables can be ...".
+ */
+extern void eo_api_check_table_owner(Oid relid, const char *done);
+
 #endif							/* EO_API_H */

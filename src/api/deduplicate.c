@@ -10,23 +10,20 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/table.h"
+#include "api/api.h"
 #include "api/row_movement.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "output.h"
 #include "store/registry.h"
 #include "txn/inbox.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(eo_outbox_deduplicate);
 PG_FUNCTION_INFO_V1(eo_outbox_deduplicate_table);
@@ -44,22 +41,6 @@ typedef struct Deduplication
 	bool		repeated;		/* another trigger of the table does the same */
 	EoRowOrigin origin;
 } Deduplication;
-
-/*
- * What the output of some types depends on, with the values that make it the
- * same in every session
- */
-static const struct
-{
-	const char *name;
-	const char *value;
-}			output_settings[] = {
-	{"bytea_output", "hex"},
-	{"DateStyle", "ISO, YMD"},
-	{"extra_float_digits", "1"},
-	{"IntervalStyle", "postgres"},
-	{"TimeZone", "UTC"}
-};
 
 /*----------
  * The trigger and its table
@@ -186,19 +167,10 @@ first_row(FunctionCallInfo fcinfo)
 static text *
 fixed_output(FmgrInfo *output, Datum value)
 {
-	int			nestlevel = NewGUCNestLevel();
-	text	   *result;
+	int			nestlevel = eo_output_pin(true);
+	text	   *result = cstring_to_text(OutputFunctionCall(output, value));
 
-	for (int i = 0; i < lengthof(output_settings); i++)
-	{
-		const char *now = GetConfigOption(output_settings[i].name, false, false);
-
-		if (strcmp(now, output_settings[i].value) != 0)
-			(void) set_config_option(output_settings[i].name, output_settings[i].value,
-									 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	}
-	result = cstring_to_text(OutputFunctionCall(output, value));
-	AtEOXact_GUC(true, nestlevel);
+	eo_output_unpin(nestlevel);
 	return result;
 }
 
@@ -265,30 +237,6 @@ eo_outbox_deduplicate(PG_FUNCTION_ARGS)
  *----------
  */
 
-/* Before a lock on it is waited for */
-static void
-check_owner(Oid relid)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Form_pg_class form;
-
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
-	form = (Form_pg_class) GETSTRUCT(tuple);
-	if (form->relkind != RELKIND_RELATION && form->relkind != RELKIND_PARTITIONED_TABLE)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a table", NameStr(form->relname)),
-				 errhint("Only ordinary and partitioned tables can be deduplicated.")));
-	if (!has_privs_of_role(GetUserId(), form->relowner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of table %s", NameStr(form->relname))));
-	ReleaseSysCache(tuple);
-}
-
 /* As the caller, who needs what CREATE TRIGGER needs. */
 static void
 create_trigger(Relation rel, text *consumer, const char *column)
@@ -318,7 +266,7 @@ eo_outbox_deduplicate_table(PG_FUNCTION_ARGS)
 	Relation	rel;
 
 	PreventCommandIfReadOnly("eo.deduplicate_table()");
-	check_owner(relid);
+	eo_api_check_table_owner(relid, "deduplicated");
 	rel = table_open(relid, ShareRowExclusiveLock);
 	(void) find_column(rel, column);
 	(void) eo_owner(EO_INBOX, consumer);

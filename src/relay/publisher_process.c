@@ -29,6 +29,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "compat.h"
 #include "miscadmin.h"
 #include "relay/publisher_process.h"
 #include "storage/fd.h"
@@ -92,7 +93,7 @@ raise_oom_score(void)
 }
 
 /* The child, from fork to exec.  System calls only. */
-static void pg_attribute_noreturn()
+EO_NORETURN static void
 become_publisher(const ChildPlan *plan)
 {
 	(void) setsid();

@@ -6,6 +6,7 @@
 #ifndef EO_RELAY_H
 #define EO_RELAY_H
 
+#include "compat.h"
 #include "shmem.h"
 
 /* Entry point of the background worker; the argument is the database's OID. */
@@ -38,6 +39,6 @@ extern void eo_relay_record_lineage(void);
 /*
  * The extension is gone, or is another one than at the start: ends the process.
  */
-extern void eo_relay_leave(void) pg_attribute_noreturn();
+EO_NORETURN extern void eo_relay_leave(void);
 
 #endif							/* EO_RELAY_H */

@@ -7,6 +7,7 @@
 #define EO_REGISTRY_H
 
 #include "datatype/timestamp.h"
+#include "compat.h"
 #include "shmem.h"
 
 #define EO_OWNER_NAME_MAX	128		/* bytes */
@@ -51,7 +52,7 @@ extern void eo_owner_lock(EoFamily family, struct varlena *name);
 extern bool eo_owner_refresh(EoOwner *owner);
 
 /* The ERROR (40001) where it was dropped in between. */
-extern void eo_owner_refuse_dropped(const EoOwner *owner) pg_attribute_noreturn();
+EO_NORETURN extern void eo_owner_refuse_dropped(const EoOwner *owner);
 
 /* "consumer" or "idempotency scope", for messages. */
 extern const char *eo_owner_noun(EoFamily family);

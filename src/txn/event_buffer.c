@@ -15,11 +15,16 @@
  *	  enqueue.  A mark remembers that place; a subtransaction that commits hands
  *	  its mark to its parent.
  *
- * 4. At XACT_EVENT_PRE_COMMIT the rows are appended to the log (store/append.c)
+ * 4. A trigger may be fired for an earlier command than the one that has run
+ *	  last: what it captures belongs before what the later one enqueued.  Each
+ *	  event remembers its command; if one came late, the events are sorted when
+ *	  they are read back.
+ *
+ * 5. At XACT_EVENT_PRE_COMMIT the rows are appended to the log (store/append.c)
  *	  in batches, each under the append lock for a moment only.  An error there
  *	  still rolls the transaction back.  Deferred triggers have run by then.
  *
- * 5. At XACT_EVENT_COMMIT, after the transaction has left the ProcArray, the
+ * 6. At XACT_EVENT_COMMIT, after the transaction has left the ProcArray, the
  *	  relay is woken if it sleeps.  It is also woken when a transaction aborts
  *	  after its append: the relay may have stopped at its rows.
  *
@@ -53,6 +58,7 @@
 typedef struct RowHeader
 {
 	uint32		length;			/* of the tuple */
+	CommandId	cid;			/* of the event */
 	bool		is_head;		/* starts an event */
 	bool		is_last;		/* ends one */
 } RowHeader;
@@ -70,6 +76,8 @@ typedef struct Mark
 typedef struct EventBuffer
 {
 	int64		events;
+	CommandId	last_cid;		/* the highest so far */
+	bool		unordered;		/* one came with a lower one than that */
 	int64		spilled;		/* bytes in the file */
 	char	   *memory;
 	Size		used;
@@ -170,7 +178,7 @@ set_mark(void)
 }
 
 void
-eo_buffer_add(const EoEvent *event)
+eo_buffer_add(const EoEvent *event, CommandId cid)
 {
 	HeapTuple  *rows;
 	int			nrows;
@@ -192,7 +200,8 @@ eo_buffer_add(const EoEvent *event)
 	for (int i = 0; i < nrows; i++)
 	{
 		RowHeader	header = {
-			.length = rows[i]->t_len,.is_head = (i == 0),.is_last = (i == nrows - 1)
+			.length = rows[i]->t_len,.cid = cid,
+			.is_head = (i == 0),.is_last = (i == nrows - 1)
 		};
 
 		memcpy(buffer.memory + buffer.used, &header, sizeof(header));
@@ -202,6 +211,10 @@ eo_buffer_add(const EoEvent *event)
 	}
 	pfree(rows);
 	buffer.events++;
+	if (cid < buffer.last_cid)
+		buffer.unordered = true;
+	else
+		buffer.last_cid = cid;
 }
 
 /* Forgets everything from a mark on.  Must not fail: runs in an abort. */
@@ -247,22 +260,117 @@ subxact_callback(SubXactEvent event, SubTransactionId subid,
 	}
 }
 
-/* A place in the buffer, for reading it back. */
+/*----------
+ * Reading it back
+ *----------
+ */
+
+/* Where an event is */
+typedef struct Place
+{
+	int64		offset;
+	CommandId	cid;
+} Place;
+
 typedef struct Cursor
 {
-	int64		file_left;
-	Size		memory_at;
+	int64		offset;			/* of the next row */
+	bool		in_event;		/* it belongs to the one before */
+	Place	   *places;			/* in order; NULL: as they stand */
+	int64		next_place;
 } Cursor;
+
+static void
+seek_file(int64 offset)
+{
+	if (BufFileSeek(buffer.file, 0, offset, SEEK_SET) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not position in spilled events: %m")));
+}
+
+/* The header of the row at the cursor, which is moved on to the row itself. */
+static bool
+next_header(Cursor *cursor, RowHeader *header)
+{
+	char		raw[ROW_HEADER_SIZE];
+
+	if (cursor->offset >= buffer.spilled + (int64) buffer.used)
+		return false;
+	if (cursor->offset < buffer.spilled)
+	{
+		EoBufFileReadExact(buffer.file, raw, ROW_HEADER_SIZE);
+		memcpy(header, raw, sizeof(RowHeader));
+	}
+	else
+		memcpy(header, buffer.memory + (cursor->offset - buffer.spilled), sizeof(RowHeader));
+	cursor->offset += ROW_HEADER_SIZE;
+	return true;
+}
+
+static int
+compare_places(const void *a, const void *b)
+{
+	const Place *x = a;
+	const Place *y = b;
+
+	if (x->cid != y->cid)
+		return x->cid < y->cid ? -1 : 1;
+	return x->offset < y->offset ? -1 : 1;
+}
+
+/* The places of all events, in the order of their commands; to be freed. */
+static Place *
+sort_places(void)
+{
+	Place	   *places = MemoryContextAllocHuge(CurrentMemoryContext,
+												sizeof(Place) * (buffer.events + 1));
+	Cursor		cursor = {0};
+	RowHeader	header;
+	int64		n = 0;
+
+	for (;;)
+	{
+		int64		offset = cursor.offset;
+
+		if (offset < buffer.spilled)
+			seek_file(offset);
+		if (!next_header(&cursor, &header))
+			break;
+		if (header.is_head)
+		{
+			if (n == buffer.events)
+				elog(ERROR, "event buffer has too many events");
+			places[n++] = (Place) {.offset = offset,.cid = header.cid};
+		}
+		cursor.offset += MAXALIGN(header.length);
+	}
+	if (n != buffer.events)
+		elog(ERROR, "event buffer ends early");
+	qsort(places, n, sizeof(Place), compare_places);
+	return places;
+}
 
 static void
 rewind_buffer(Cursor *cursor)
 {
-	cursor->file_left = buffer.spilled;
-	cursor->memory_at = 0;
-	if (buffer.spilled > 0 && BufFileSeek(buffer.file, 0, 0, SEEK_SET) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not rewind spilled events: %m")));
+	memset(cursor, 0, sizeof(Cursor));
+	if (buffer.unordered)
+		cursor->places = sort_places();
+	if (buffer.spilled > 0)
+		seek_file(0);
+}
+
+/* Moves on to the next event, if events are to be read in another order. */
+static bool
+next_place(Cursor *cursor)
+{
+	if (cursor->next_place == buffer.events)
+		return false;
+	cursor->offset = cursor->places[cursor->next_place++].offset;
+	if (cursor->offset < buffer.spilled)
+		seek_file(cursor->offset);
+	return true;
 }
 
 /*
@@ -272,31 +380,29 @@ rewind_buffer(Cursor *cursor)
 static bool
 next_row(Cursor *cursor, HeapTuple tuple, RowHeader *header)
 {
-	if (cursor->file_left > 0)
+	if (cursor->places != NULL && !cursor->in_event && !next_place(cursor))
+		return false;
+	if (!next_header(cursor, header))
+		return false;
+	if (cursor->offset < buffer.spilled)
 	{
-		char		raw[ROW_HEADER_SIZE];
-
-		EoBufFileReadExact(buffer.file, raw, ROW_HEADER_SIZE);
-		memcpy(header, raw, sizeof(RowHeader));
 		tuple->t_data = palloc(MAXALIGN(header->length));
 		EoBufFileReadExact(buffer.file, tuple->t_data, MAXALIGN(header->length));
-		cursor->file_left -= ROW_HEADER_SIZE + MAXALIGN(header->length);
-	}
-	else if (cursor->memory_at < buffer.used)
-	{
-		char	   *at = buffer.memory + cursor->memory_at;
-
-		memcpy(header, at, sizeof(RowHeader));
-		tuple->t_data = (HeapTupleHeader) (at + ROW_HEADER_SIZE);
-		cursor->memory_at += ROW_HEADER_SIZE + MAXALIGN(header->length);
 	}
 	else
-		return false;
+		tuple->t_data = (HeapTupleHeader) (buffer.memory + (cursor->offset - buffer.spilled));
+	cursor->offset += MAXALIGN(header->length);
+	cursor->in_event = !header->is_last;
 	tuple->t_len = header->length;
 	tuple->t_tableOid = InvalidOid;
 	ItemPointerSetInvalid(&tuple->t_self);
 	return true;
 }
+
+/*----------
+ * Appending
+ *----------
+ */
 
 /* Appends the only event of a transaction, if it is a single row. */
 static bool
@@ -323,7 +429,7 @@ append_batches(EoDatabase *db)
 {
 	MemoryContext context = AllocSetContextCreate(TopTransactionContext, "eo_outbox append",
 												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
+	MemoryContext old;
 	Cursor		cursor;
 	RowHeader	header;
 	HeapTupleData row;
@@ -334,6 +440,7 @@ append_batches(EoDatabase *db)
 	Size		bytes = 0;
 
 	rewind_buffer(&cursor);
+	old = MemoryContextSwitchTo(context);
 	while (next_row(&cursor, &row, &header))
 	{
 		if (nrows == maxrows)
@@ -432,6 +539,8 @@ eo_buffer_walk(EoBufferVisitor visit, void *arg)
 		MemoryContextReset(context);
 	}
 	MemoryContextDelete(context);
+	if (cursor.places != NULL)
+		pfree(cursor.places);
 }
 
 /* Empties the buffer at the end of a transaction; must not fail. */

@@ -10,9 +10,11 @@
 
 /*
  * Adds an event to the transaction.  Copies it.  The caller has validated it
- * and checked privileges.
+ * (txn/produce.h) and checked privileges.  `cid` is the command that it belongs
+ * to, the current one or an earlier one: events are appended in the order of
+ * their commands, those of one command in the order in which they were added.
  */
-extern void eo_buffer_add(const EoEvent *event);
+extern void eo_buffer_add(const EoEvent *event, CommandId cid);
 
 /*
  * Calls `visit` for each buffered event in order, in a memory context that is
