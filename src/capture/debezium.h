@@ -42,7 +42,8 @@ typedef enum EoDebeziumOp
 
 /*
  * A record to send.  Its header, if any, is `__debezium.newkey` or
- * `__debezium.oldkey`, with the other key of a row whose key has changed.
+ * `__debezium.oldkey`, with the other key of a row whose key has changed, as
+ * JSON.
  */
 typedef struct EoDebeziumRecord
 {
