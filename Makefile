@@ -22,12 +22,12 @@ EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" eo_outbox.contr
 MODULE_big = eo_outbox
 
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard $(addsuffix /*.c, \
-	src src/wire src/store src/txn src/api src/relay))))
+	src src/wire src/store src/txn src/capture src/api src/relay))))
 
 # In the order of execution; each may use what stands above it.
 SQL_FRAGMENTS = $(addprefix src/sql/, \
 	schema.sql types.sql log.sql foreign.sql produce.sql subscribe.sql \
-	received.sql receive.sql idempotency.sql monitoring.sql grants.sql install.sql)
+	received.sql receive.sql idempotency.sql capture.sql monitoring.sql grants.sql install.sql)
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
@@ -36,7 +36,7 @@ ifneq ($(WERROR),no)
 WARNINGS += -Werror
 endif
 
-PG_CPPFLAGS = -Isrc -MMD -MP
+PG_CPPFLAGS = -Isrc -MMD -MP -DEO_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = $(WARNINGS)
 ifdef EO_TEST
 PG_CPPFLAGS += -DEO_TEST_SWITCHES

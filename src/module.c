@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "api/row_movement.h"
+#include "capture/triggers.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "relay/launcher.h"
@@ -46,6 +47,7 @@ _PG_init(void)
 	eo_causation_init();
 	eo_idempotency_init();
 	eo_row_movement_init();
+	eo_capture_rename_init();
 	eo_utility_init();
 	if (!IsBinaryUpgrade)
 		eo_launcher_register();

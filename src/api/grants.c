@@ -28,6 +28,7 @@ static const char *const producer_grants[] = {
 	"GRANT EXECUTE ON FUNCTION eo.pending TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.last_seq TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.wait_published TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.capture, eo.uncapture, eo.capture_row TO %s",
 	NULL
 };
 

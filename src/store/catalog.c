@@ -10,16 +10,19 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
 #include "access/genam.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "store/catalog.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 static EoCatalog cached;
 static bool cache_valid = false;
@@ -60,6 +63,16 @@ extension_owner(Oid extension)
 	return owner;
 }
 
+/* One without arguments */
+static Oid
+find_function(const char *name, Oid schema)
+{
+	oidvector  *no_arguments = buildoidvector(NULL, 0);
+
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
+						   PointerGetDatum(no_arguments), ObjectIdGetDatum(schema));
+}
+
 const EoCatalog *
 eo_catalog(void)
 {
@@ -89,6 +102,7 @@ eo_catalog(void)
 		if (!OidIsValid(found.log[i]))
 			return NULL;
 	}
+	found.capture_row = find_function("capture_row", found.schema);
 	cached = found;
 	cache_valid = true;
 	return &cached;

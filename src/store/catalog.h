@@ -14,6 +14,7 @@ typedef struct EoCatalog
 	Oid			schema;
 	Oid			owner;			/* of the extension */
 	Oid			log[EO_SEGMENTS];
+	Oid			capture_row;	/* the trigger function */
 } EoCatalog;
 
 /*

@@ -1,0 +1,378 @@
+/*
+ * shape.c
+ *
+ * What a capture trigger does to a table as the table is now.
+ *
+ * Shapes are cached by trigger, and made anew when PostgreSQL says that the
+ * table has changed, or that there is a new cast, which may lead to JSON.  One
+ * that somebody still uses is kept until the end of the transaction.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "capture/shape.h"
+#include "catalog/partition.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_inherits.h"
+#include "txn/produce.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+static HTAB *shapes = NULL;
+
+/* How often PostgreSQL has said that something has changed */
+static uint64 changes = 0;
+
+/*----------
+ * Columns
+ *----------
+ */
+
+static AttrNumber
+find_column(TupleDesc desc, const char *name)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (!attribute->attisdropped && strcmp(NameStr(attribute->attname), name) == 0)
+			return attribute->attnum;
+	}
+	return InvalidAttrNumber;
+}
+
+static AttrNumber
+required_column(Relation rel, const char *name)
+{
+	AttrNumber	attnum = find_column(RelationGetDescr(rel), name);
+
+	if (attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of captured table \"%s\" does not exist", name, RelationGetRelationName(rel)),
+				 errhint("If it was dropped, use eo.uncapture() and eo.capture() again, in one transaction.")));
+	return attnum;
+}
+
+/* Those of a list that there are */
+static Bitmapset *
+listed_columns(TupleDesc desc, List *names)
+{
+	Bitmapset  *columns = NULL;
+	ListCell   *lc;
+
+	foreach(lc, names)
+	{
+		AttrNumber	attnum = find_column(desc, lfirst(lc));
+
+		if (attnum != InvalidAttrNumber)
+			columns = bms_add_member(columns, attnum);
+	}
+	return columns;
+}
+
+/* All that are captured: those of the key always are. */
+static Bitmapset *
+captured_columns(Relation rel, const EoCaptureSpec *spec, int nkeys, const AttrNumber *keys)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	Bitmapset  *columns = listed_columns(desc, spec->columns);
+	Bitmapset  *excluded = listed_columns(desc, spec->exclude);
+
+	for (int i = 0; spec->columns == NIL && i < desc->natts; i++)
+	{
+		if (!TupleDescAttr(desc, i)->attisdropped && !bms_is_member(i + 1, excluded))
+			columns = bms_add_member(columns, i + 1);
+	}
+	for (int i = 0; i < nkeys; i++)
+		columns = bms_add_member(columns, keys[i]);
+	return columns;
+}
+
+/*----------
+ * The key
+ *----------
+ */
+
+/* Whether rows have one value of the columns of this index, and it is theirs. */
+static bool
+is_row_key(Relation rel, Form_pg_index index, HeapTuple tuple)
+{
+	if (!index->indisunique || !index->indisvalid || !index->indimmediate ||
+		!heap_attisnull(tuple, Anum_pg_index_indpred, NULL) ||
+		!heap_attisnull(tuple, Anum_pg_index_indexprs, NULL))
+		return false;
+	for (int i = 0; i < index->indnkeyatts; i++)
+	{
+		AttrNumber	attnum = index->indkey.values[i];
+
+		if (attnum <= 0 || !TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attnotnull)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The primary key, even a deferrable one, else a unique index of columns that
+ * are not null.
+ */
+static int
+default_key(Relation rel, AttrNumber *keys)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	int			nkeys = 0;
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
+		Form_pg_index index;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		if (index->indisprimary || (nkeys == 0 && is_row_key(rel, index, tuple)))
+		{
+			nkeys = index->indnkeyatts;
+			memcpy(keys, index->indkey.values, sizeof(AttrNumber) * nkeys);
+		}
+		ReleaseSysCache(tuple);
+	}
+	list_free(indexes);
+	return nkeys;
+}
+
+static int
+find_key(Relation rel, const EoCaptureSpec *spec, AttrNumber *keys)
+{
+	int			nkeys = 0;
+	ListCell   *lc;
+
+	if (list_length(spec->key) > INDEX_MAX_KEYS)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("the key of a capture cannot have more than %d columns", INDEX_MAX_KEYS)));
+	foreach(lc, spec->key)
+		keys[nkeys++] = required_column(rel, lfirst(lc));
+	if (nkeys == 0)
+		nkeys = default_key(rel, keys);
+	if (nkeys == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("captured table \"%s\" has no key", RelationGetRelationName(rel)),
+				 errdetail("It has no primary key and no unique index of columns that are not null."),
+				 errhint("Add a primary key, or name the columns that tell its rows apart: eo.capture(..., key_columns => '{...}').")));
+	return nkeys;
+}
+
+/*----------
+ * The topic
+ *----------
+ */
+
+/* Rows of a partition are those of the table that it is a part of. */
+static Oid
+root_of(Relation rel)
+{
+	Oid			relid = RelationGetRelid(rel);
+
+	return rel->rd_rel->relispartition ? llast_oid(get_partition_ancestors(relid)) : relid;
+}
+
+char *
+eo_shape_default_topic(Relation rel)
+{
+	Oid			relid = root_of(rel);
+
+	return psprintf("%s.%s", get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
+static text *
+event_type(const EoShape *shape, const char *prefix, EoCaptureOp op)
+{
+	return cstring_to_text(psprintf("%s.%s", prefix, eo_capture_ops[op]));
+}
+
+/*----------
+ * Shapes
+ *----------
+ */
+
+static EoDebezium *
+debezium_encoder(EoShape *shape, Relation rel, const char *topic)
+{
+	Oid			relid = root_of(rel);
+	EoDebeziumTable table = {
+		.desc = shape->desc,
+		.columns = shape->columns,
+		.nkeys = shape->nkeys,
+		.keys = shape->keys,
+		.schema = get_namespace_name(get_rel_namespace(relid)),
+		.table = get_rel_name(relid),
+		.topic = topic
+	};
+
+	return eo_debezium_make(&table);
+}
+
+static void
+fill_shape(EoShape *shape, Relation rel)
+{
+	EoCaptureSpec *spec = &shape->spec;
+	char	   *topic = spec->topic ? spec->topic : eo_shape_default_topic(rel);
+
+	shape->table = psprintf("%s.%s", get_namespace_name(RelationGetNamespace(rel)),
+							RelationGetRelationName(rel));
+	shape->topic = cstring_to_text(topic);
+	for (int op = 0; op < EO_CAPTURE_OPS; op++)
+		shape->types[op] = event_type(shape, spec->type_prefix ? spec->type_prefix : topic, op);
+	shape->inert = spec->child && !rel->rd_rel->relispartition && !has_superclass(RelationGetRelid(rel));
+	shape->desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
+	shape->nkeys = find_key(rel, spec, shape->keys);
+	shape->columns = captured_columns(rel, spec, shape->nkeys, shape->keys);
+	shape->encoder = eo_row_encoder(shape->desc, shape->columns);
+	if (spec->format == EO_FORMAT_DEBEZIUM)
+		shape->debezium = debezium_encoder(shape, rel, topic);
+}
+
+static void
+forget_relation(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	EoShape    *shape;
+
+	changes++;
+	hash_seq_init(&status, shapes);
+	while ((shape = hash_seq_search(&status)) != NULL)
+	{
+		if (relid == InvalidOid || shape->relid == relid)
+			shape->valid = false;
+	}
+}
+
+static void
+forget_all(Datum arg, int cacheid, uint32 hash)
+{
+	forget_relation(arg, InvalidOid);
+}
+
+static void
+make_cache(void)
+{
+	HASHCTL		control = {
+		.keysize = sizeof(Oid),
+		.entrysize = sizeof(EoShape),
+		.hcxt = CacheMemoryContext
+	};
+
+	shapes = hash_create("eo_outbox captures", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
+	CacheRegisterSyscacheCallback(CASTSOURCETARGET, forget_all, (Datum) 0);
+}
+
+/* Somebody up the stack may still use what is thrown away. */
+static void
+throw_away(MemoryContext context)
+{
+	if (context != NULL)
+		MemoryContextSetParent(context, TopTransactionContext);
+}
+
+static void
+make_shape(EoShape *shape, Relation rel, const Trigger *trigger)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "eo_outbox capture",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	EoShape		made = {.trigger = trigger->tgoid,.relid = RelationGetRelid(rel),.context = context};
+	uint64		changes_before = changes;
+
+	eo_capture_spec(&made.spec, trigger);
+	fill_shape(&made, rel);
+	MemoryContextSwitchTo(old);
+
+	made.valid = changes == changes_before;
+	MemoryContextSetParent(context, CacheMemoryContext);
+	throw_away(shape->context);
+	*shape = made;
+}
+
+EoShape *
+eo_shape(Relation rel, const Trigger *trigger)
+{
+	EoShape    *shape;
+	bool		found;
+
+	if (shapes == NULL)
+		make_cache();
+	shape = hash_search(shapes, &trigger->tgoid, HASH_ENTER, &found);
+	if (!found)
+	{
+		shape->context = NULL;
+		shape->valid = false;
+	}
+	if (!shape->valid)
+		make_shape(shape, rel, trigger);
+	return shape;
+}
+
+/*----------
+ * Checking
+ *----------
+ */
+
+static void
+check_columns(Relation rel, const EoCaptureSpec *spec, int nkeys, const AttrNumber *keys)
+{
+	ListCell   *lc;
+
+	foreach(lc, spec->columns)
+		(void) required_column(rel, lfirst(lc));
+	foreach(lc, spec->exclude)
+	{
+		AttrNumber	attnum = required_column(rel, lfirst(lc));
+
+		for (int i = 0; i < nkeys; i++)
+		{
+			if (keys[i] == attnum)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("column \"%s\" cannot be excluded, for it belongs to the key", (char *) lfirst(lc)),
+						 errhint("Name another key, or keep the column.")));
+		}
+	}
+}
+
+/* Children need not have the indexes of their parent, or may have better ones. */
+static List *
+key_names(Relation rel, int nkeys, const AttrNumber *keys)
+{
+	List	   *names = NIL;
+
+	for (int i = 0; i < nkeys; i++)
+		names = lappend(names, pstrdup(NameStr(TupleDescAttr(RelationGetDescr(rel), keys[i] - 1)->attname)));
+	return names;
+}
+
+void
+eo_shape_check(Relation rel, EoCaptureSpec *spec)
+{
+	AttrNumber	keys[INDEX_MAX_KEYS];
+	int			nkeys = find_key(rel, spec, keys);
+
+	check_columns(rel, spec, nkeys, keys);
+	if (spec->topic == NULL)
+		spec->topic = eo_shape_default_topic(rel);
+	eo_produce_check_name("topic", cstring_to_text(spec->topic), EO_TOPIC_MAX);
+	if (spec->type_prefix != NULL)
+		eo_produce_check_name("type prefix", cstring_to_text(spec->type_prefix),
+							  EO_TYPE_MAX - (int) strlen(".truncated"));
+	if (spec->key == NIL && (rel->rd_rel->relhassubclass || rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE))
+		spec->key = key_names(rel, nkeys, keys);
+}

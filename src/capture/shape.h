@@ -1,0 +1,50 @@
+/*
+ * shape.h
+ *
+ * What a capture trigger does to a table as the table is now: its columns, its
+ * key, the topic.
+ */
+#ifndef EO_CAPTURE_SHAPE_H
+#define EO_CAPTURE_SHAPE_H
+
+#include "capture/debezium.h"
+#include "capture/row_json.h"
+#include "capture/spec.h"
+#include "utils/relcache.h"
+
+typedef struct EoShape
+{
+	Oid			trigger;		/* hash key */
+	Oid			relid;
+	bool		valid;
+	bool		inert;			/* made for a parent that the table has left */
+	MemoryContext context;
+	EoCaptureSpec spec;
+	char	   *table;			/* its name, for messages */
+	text	   *topic;
+	text	   *types[EO_CAPTURE_OPS];	/* of events, by operation */
+	TupleDesc	desc;
+	Bitmapset  *columns;		/* attribute numbers */
+	int			nkeys;
+	AttrNumber	keys[INDEX_MAX_KEYS];
+	EoRowEncoder *encoder;
+	EoDebezium *debezium;		/* NULL in other formats */
+} EoShape;
+
+/*
+ * The shape of a trigger of a relation, which is open.  Cached; good until the
+ * end of the transaction, but a new one may be made when the table changes.
+ */
+extern EoShape *eo_shape(Relation rel, const Trigger *trigger);
+
+/*
+ * An ERROR if a table cannot be captured so; also if it has no such columns.
+ * Otherwise completes the spec: the topic, and the key if the table's children
+ * have to be told.
+ */
+extern void eo_shape_check(Relation rel, EoCaptureSpec *spec);
+
+/* The topic of a table that was not given one. */
+extern char *eo_shape_default_topic(Relation rel);
+
+#endif							/* EO_CAPTURE_SHAPE_H */
