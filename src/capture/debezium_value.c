@@ -30,9 +30,6 @@
 #include "utils/timestamp.h"
 #include "utils/varbit.h"
 
-/* Above it a float is a whole number, and its text has an exponent. */
-#define WHOLE_FLOATS	1e15
-
 void
 eo_debezium_integer(JsonbValue *out, int64 integer)
 {
@@ -229,7 +226,7 @@ put_float(JsonbValue *out, double number, char *text)
 		strcat(text, ".0");
 	numeric = DirectFunctionCall3(numeric_in, CStringGetDatum(text),
 								  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-	if (fabs(number) >= WHOLE_FLOATS)
+	if (number == floor(number) && strchr(text, 'e') != NULL)
 		numeric = DirectFunctionCall2(numeric_round, numeric, Int32GetDatum(1));
 	out->type = jbvNumeric;
 	out->val.numeric = DatumGetNumeric(numeric);
