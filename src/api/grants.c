@@ -40,6 +40,7 @@ static const char *const consumer_grants[] = {
 	"GRANT EXECUTE ON FUNCTION eo.idempotency_begin, eo.idempotency_complete TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.idempotency_release, eo.idempotency_checkpoint TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.idempotent TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.apply_change TO %s",
 	NULL
 };
 

@@ -52,3 +52,10 @@ SELECT pg_catalog.pg_extension_config_dump('eo.idempotency_week_0', '');
 SELECT pg_catalog.pg_extension_config_dump('eo.idempotency_week_1', '');
 SELECT pg_catalog.pg_extension_config_dump('eo.idempotency_long_0', '');
 SELECT pg_catalog.pg_extension_config_dump('eo.idempotency_long_1', '');
+
+-- And what was applied, except to tables that are gone or that end with their
+-- session, which a restored database could not name.
+SELECT pg_catalog.pg_extension_config_dump('eo.applied', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS c
+	WHERE c.oid OPERATOR(pg_catalog.=) target AND c.relpersistence OPERATOR(pg_catalog.<>) ''t'')');
+SELECT pg_catalog.pg_extension_config_dump('eo.applied_truncation', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS c
+	WHERE c.oid OPERATOR(pg_catalog.=) target AND c.relpersistence OPERATOR(pg_catalog.<>) ''t'')');
