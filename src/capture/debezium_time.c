@@ -15,6 +15,9 @@
 #include "utils/numeric.h"
 
 #define DAYS_TO_UNIX	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE))
+/* More than the text of any time takes */
+#define TEXT_ROOM	64
+
 #define DAYS_PER_MONTH_AVERAGE	(365.25 / 12)
 
 /* What the connector has for infinity */
@@ -57,14 +60,14 @@ eo_debezium_date(JsonbValue *out, DateADT date)
 void
 eo_debezium_timetz(JsonbValue *out, TimeTzADT *time)
 {
-	char	   *text = palloc(32);
+	char	   *text = palloc(TEXT_ROOM);
 	int64		micros = time->time + time->zone * USECS_PER_SEC;
 	int			seconds;
 	int			len;
 
 	micros = (micros % USECS_PER_DAY + USECS_PER_DAY) % USECS_PER_DAY;
 	seconds = micros / USECS_PER_SEC;
-	len = sprintf(text, "%02d:%02d:%02d", seconds / 3600, seconds / 60 % 60, seconds % 60);
+	len = snprintf(text, TEXT_ROOM, "%02d:%02d:%02d", seconds / 3600, seconds / 60 % 60, seconds % 60);
 	len += format_fraction(text + len, micros % USECS_PER_SEC, -1);
 	text[len++] = 'Z';
 	eo_debezium_string(out, text, len);
@@ -118,10 +121,10 @@ eo_debezium_timestamptz(JsonbValue *out, TimestampTz timestamp, int digits)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("timestamp out of range")));
-	text = palloc(64);
-	len = sprintf(text, "%s%04d-%02d-%02dT%02d:%02d:%02d",
-				  tm.tm_year < 0 ? "-" : tm.tm_year > 9999 ? "+" : "", abs(tm.tm_year),
-				  tm.tm_mon, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	text = palloc(TEXT_ROOM);
+	len = snprintf(text, TEXT_ROOM, "%s%04d-%02d-%02dT%02d:%02d:%02d",
+				   tm.tm_year < 0 ? "-" : tm.tm_year > 9999 ? "+" : "", abs(tm.tm_year),
+				   tm.tm_mon, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
 	len += format_fraction(text + len, micros, digits);
 	text[len++] = 'Z';
 	eo_debezium_string(out, text, len);

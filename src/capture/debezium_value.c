@@ -223,7 +223,7 @@ put_float(JsonbValue *out, double number, char *text)
 		return;
 	}
 	if (strpbrk(text, ".e") == NULL)
-		strcat(text, ".0");
+		memcpy(text + strlen(text), ".0", sizeof(".0"));
 	numeric = DirectFunctionCall3(numeric_in, CStringGetDatum(text),
 								  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 	if (number == floor(number) && strchr(text, 'e') != NULL)
