@@ -15,16 +15,16 @@
 #include "utils/numeric.h"
 
 #define DAYS_TO_UNIX	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE))
+#define DAYS_PER_MONTH_AVERAGE	(365.25 / 12)
+
 /* More than the text of any time takes */
 #define TEXT_ROOM	64
 
-#define DAYS_PER_MONTH_AVERAGE	(365.25 / 12)
-
 /* What the connector has for infinity */
-#define DATE_INFINITY	INT64CONST(-2147472692)
-#define DATE_MINUS_INFINITY	INT64CONST(-2147472691)
-#define TIMESTAMP_INFINITY	INT64CONST(9223372036825200000)
-#define TIMESTAMP_MINUS_INFINITY	INT64CONST(-9223372036832400000)
+#define INFINITE_DAYS	INT64CONST(-2147472692)
+#define MINUS_INFINITE_DAYS	INT64CONST(-2147472691)
+#define INFINITE_MICROS	INT64CONST(9223372036825200000)
+#define MINUS_INFINITE_MICROS	INT64CONST(-9223372036832400000)
 
 /* ".5" for half a second; `digits` of them, or as many as it takes when -1 */
 static int
@@ -50,9 +50,9 @@ void
 eo_debezium_date(JsonbValue *out, DateADT date)
 {
 	if (DATE_IS_NOBEGIN(date))
-		eo_debezium_integer(out, DATE_MINUS_INFINITY);
+		eo_debezium_integer(out, MINUS_INFINITE_DAYS);
 	else if (DATE_IS_NOEND(date))
-		eo_debezium_integer(out, DATE_INFINITY);
+		eo_debezium_integer(out, INFINITE_DAYS);
 	else
 		eo_debezium_integer(out, date + DAYS_TO_UNIX);
 }
@@ -90,9 +90,9 @@ eo_debezium_timestamp(JsonbValue *out, Timestamp timestamp, int unit)
 	int64		micros;
 
 	if (TIMESTAMP_IS_NOBEGIN(timestamp))
-		eo_debezium_integer(out, TIMESTAMP_MINUS_INFINITY / unit);
+		eo_debezium_integer(out, MINUS_INFINITE_MICROS / unit);
 	else if (TIMESTAMP_IS_NOEND(timestamp))
-		eo_debezium_integer(out, TIMESTAMP_INFINITY / unit);
+		eo_debezium_integer(out, INFINITE_MICROS / unit);
 	else if (!pg_add_s64_overflow(timestamp, DAYS_TO_UNIX * USECS_PER_DAY, &micros))
 		eo_debezium_integer(out, micros / unit);
 	else if (unit == 1)
