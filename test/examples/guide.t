@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What doc/receiving.md shows works, statement by statement, and returns what
-stands behind the arrow; its links lead somewhere; TAP."""
+"""What the guides in doc show works, statement by statement, and returns what
+stands behind the arrow; their links lead somewhere; TAP."""
 import os
 import re
 import sys
@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import tap  # noqa: E402
 from server import Server  # noqa: E402
 
-GUIDE = os.path.join(HERE, "..", "..", "doc", "receiving.md")
+DOC = os.path.join(HERE, "..", "..", "doc")
 
 
 def statements(text):
@@ -37,13 +37,17 @@ def returned(session, statement):
     return " ".join(lines)
 
 
-def test_statements():
-    """every statement returns what the guide says"""
+def read(name):
+    with open(os.path.join(DOC, name), encoding="utf-8") as f:
+        return f.read()
+
+
+def try_statements(name):
     wrong = []
     count = 0
-    with server.bare_database("guide").session() as session:
+    with server.bare_database(name.split(".")[0]).session() as session:
         session.execute("\\set ON_ERROR_STOP off\n\\set VERBOSITY verbose")
-        for block in re.findall(r"^```sql\n(.*?)^```$", guide, re.M | re.S):
+        for block in re.findall(r"^```sql\n(.*?)^```$", read(name), re.M | re.S):
             for statement, expected in statements(block):
                 got = returned(session, statement)
                 count += expected is not None
@@ -53,19 +57,36 @@ def test_statements():
     assert count > 15, "only %d results to compare" % count
 
 
+def test_receiving():
+    """every statement of receiving.md returns what the guide says"""
+    try_statements("receiving.md")
+
+
+def test_materialising():
+    """every statement of materialising.md returns what the guide says"""
+    try_statements("materialising.md")
+
+
 def test_links():
-    """its links lead somewhere"""
-    headings = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-")
-                for h in re.findall(r"^#+ (.*)$", guide, re.M)}
-    targets = re.findall(r"\]\(([^)]+)\)", guide)
-    lost = [t for t in targets
-            if (t[1:] not in headings if t.startswith("#")
-                else not os.path.exists(os.path.join(os.path.dirname(GUIDE), t)))]
-    assert targets and not lost, lost
+    """the links of all guides lead somewhere"""
+    lost = []
+    for name in sorted(f for f in os.listdir(DOC) if f.endswith(".md")):
+        targets = re.findall(r"\]\(([^)]+)\)", read(name))
+        assert targets, name
+        for target in targets:
+            path, _, heading = target.partition("#")
+            if not os.path.exists(os.path.join(DOC, path or name)):
+                lost.append(target)
+            elif heading and heading not in headings(path or name):
+                lost.append(target)
+    assert not lost, lost
+
+
+def headings(name):
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-")
+            for h in re.findall(r"^#+ (.*)$", read(name), re.M)}
 
 
 if __name__ == "__main__":
-    with open(GUIDE, encoding="utf-8") as f:
-        guide = f.read()
     with Server(os.path.join(os.environ["TESTDIR"], "server")) as server:
         tap.main(globals())
