@@ -130,6 +130,15 @@ make_room(Size size)
 	buffer.size = wanted;
 }
 
+static void
+seek_file(int64 offset)
+{
+	if (BufFileSeek(buffer.file, 0, offset, SEEK_SET) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not position in spilled events: %m")));
+}
+
 /* Moves what is in memory to the end of the file. */
 static void
 spill(void)
@@ -145,10 +154,7 @@ spill(void)
 		MemoryContextSwitchTo(old);
 	}
 	/* a rollback may have cut the file, a look at it may have moved on */
-	if (BufFileSeek(buffer.file, 0, buffer.spilled, SEEK_SET) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not position in spilled events: %m")));
+	seek_file(buffer.spilled);
 	BufFileWrite(buffer.file, buffer.memory, buffer.used);
 	buffer.spilled += buffer.used;
 	buffer.used = 0;
@@ -280,15 +286,6 @@ typedef struct Cursor
 	int64		next_place;
 } Cursor;
 
-static void
-seek_file(int64 offset)
-{
-	if (BufFileSeek(buffer.file, 0, offset, SEEK_SET) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not position in spilled events: %m")));
-}
-
 /* The header of the row at the cursor, which is moved on to the row itself. */
 static bool
 next_header(Cursor *cursor, RowHeader *header)
@@ -339,8 +336,7 @@ sort_places(void)
 			break;
 		if (header.is_head)
 		{
-			if (n == buffer.events)
-				elog(ERROR, "event buffer has too many events");
+			Assert(n < buffer.events);
 			places[n++] = (Place) {.offset = offset,.cid = header.cid};
 		}
 		cursor.offset += MAXALIGN(header.length);
@@ -361,18 +357,6 @@ rewind_buffer(Cursor *cursor)
 		seek_file(0);
 }
 
-/* Moves on to the next event, if events are to be read in another order. */
-static bool
-next_place(Cursor *cursor)
-{
-	if (cursor->next_place == buffer.events)
-		return false;
-	cursor->offset = cursor->places[cursor->next_place++].offset;
-	if (cursor->offset < buffer.spilled)
-		seek_file(cursor->offset);
-	return true;
-}
-
 /*
  * The next row, or false at the end.  A row from the file is copied into the
  * current memory context; one in memory is used where it is.
@@ -380,8 +364,14 @@ next_place(Cursor *cursor)
 static bool
 next_row(Cursor *cursor, HeapTuple tuple, RowHeader *header)
 {
-	if (cursor->places != NULL && !cursor->in_event && !next_place(cursor))
-		return false;
+	if (cursor->places != NULL && !cursor->in_event)
+	{
+		if (cursor->next_place == buffer.events)
+			return false;
+		cursor->offset = cursor->places[cursor->next_place++].offset;
+		if (cursor->offset < buffer.spilled)
+			seek_file(cursor->offset);
+	}
 	if (!next_header(cursor, header))
 		return false;
 	if (cursor->offset < buffer.spilled)
@@ -617,9 +607,7 @@ xact_callback(XactEvent event, void *arg)
 			/* its memory and its file go with the transaction */
 			reset_buffer();
 			break;
-		case XACT_EVENT_PARALLEL_PRE_COMMIT:
-		case XACT_EVENT_PARALLEL_COMMIT:
-		case XACT_EVENT_PARALLEL_ABORT:
+		default:
 			break;
 	}
 }

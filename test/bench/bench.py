@@ -15,6 +15,7 @@ import sys
 import textwrap
 
 # Each of these registers its rows, which are taken in this order.
+import capture  # noqa: F401
 import cost  # noqa: F401
 import drain  # noqa: F401
 import inbox  # noqa: F401
