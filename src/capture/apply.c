@@ -24,7 +24,6 @@
 #include "capture/apply_target.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
 
@@ -158,7 +157,6 @@ truncate_rows(const Application *application)
 				 errmsg("cannot apply a truncation to table \"%s\", of which row security hides rows",
 						RelationGetRelationName(application->rel)),
 				 errhint("Apply events as a role that row security does not apply to.")));
-	LockRelation(application->rel, ShareRowExclusiveLock);
 	if (seq <= eo_applied_truncation(relid))
 		return EO_APPLY_STALE;
 	if (eo_applied_truncate(relid, seq))
@@ -202,6 +200,26 @@ check_transaction(void)
 	PreventCommandDuringRecovery("eo.apply_change()");
 }
 
+/*
+ * Not before it is known that the caller may write the table, or anybody could
+ * hold up those who do.  A truncation takes the lock that it needs at once: two
+ * that have a weaker one would wait for each other.
+ */
+static Relation
+open_target(Oid relid, EoCaptureOp op)
+{
+	LOCKMODE	lockmode = op == EO_OP_TRUNCATED ? ShareRowExclusiveLock : RowExclusiveLock;
+	Relation	rel;
+
+	eo_target_check_privileges(relid);
+	rel = try_relation_open(relid, lockmode);
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table with OID %u does not exist", relid)));
+	return rel;
+}
+
 EoApplyResult
 eo_apply_change(Oid target, Jsonb *event)
 {
@@ -212,11 +230,7 @@ eo_apply_change(Oid target, Jsonb *event)
 
 	check_transaction();
 	eo_change_read(&change, event);
-	application.rel = try_relation_open(target, RowExclusiveLock);
-	if (application.rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table with OID %u does not exist", target)));
+	application.rel = open_target(target, change.op);
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 	application.target = eo_target_acquire(application.rel);

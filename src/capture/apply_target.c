@@ -344,21 +344,22 @@ make_target(Relation rel)
 	return target;
 }
 
-static void
-check_target(Relation rel)
+void
+eo_target_check_privileges(Oid relid)
 {
 	const AclMode needed[] = {ACL_SELECT, ACL_INSERT, ACL_UPDATE, ACL_DELETE};
+	const char *name = get_rel_name(relid);
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+	if (name == NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a table", RelationGetRelationName(rel))));
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table with OID %u does not exist", relid)));
 	for (int i = 0; i < lengthof(needed); i++)
 	{
-		AclResult	result = pg_class_aclcheck(RelationGetRelid(rel), GetUserId(), needed[i]);
+		AclResult	result = pg_class_aclcheck(relid, GetUserId(), needed[i]);
 
 		if (result != ACLCHECK_OK)
-			aclcheck_error(result, OBJECT_TABLE, RelationGetRelationName(rel));
+			aclcheck_error(result, OBJECT_TABLE, name);
 	}
 }
 
@@ -367,7 +368,10 @@ eo_target_acquire(Relation rel)
 {
 	EoTarget   *target;
 
-	check_target(rel);
+	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a table", RelationGetRelationName(rel))));
 	register_callbacks();
 	target = find_cached(RelationGetRelid(rel));
 	if (target == NULL)

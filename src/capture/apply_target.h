@@ -71,9 +71,12 @@ typedef struct EoTargetRow
 	Bitmapset  *present;		/* the columns that the event has */
 } EoTargetRow;
 
+/* An ERROR if the current user must not write a table, or it does not exist. */
+extern void eo_target_check_privileges(Oid relid);
+
 /*
  * What is known of a table, from a cache; good until eo_target_release().  An
- * ERROR if it is no table, has no key, or the current user must not write it.
+ * ERROR if it is no table, or has no key.
  */
 extern EoTarget *eo_target_acquire(Relation rel);
 extern void eo_target_release(EoTarget *target);
