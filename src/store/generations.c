@@ -272,11 +272,12 @@ is_empty(Oid relid)
 }
 
 /*
- * The longest window, in us, of the owners whose keys may be in a class.  Keys
- * without an owner are of one that was dropped, or will be restored, yet.
+ * The longest window, in us, of the owners whose keys may be in a class.
+ * *owned is false if there is none: then the keys are of one that was dropped,
+ * or will be restored, yet.
  */
 static int64
-longest_window(EoFamily family, int class)
+longest_window(EoFamily family, int class, bool *owned)
 {
 	char		command[512];
 	bool		isnull;
@@ -291,6 +292,7 @@ longest_window(EoFamily family, int class)
 	if (SPI_execute(command, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not read the windows");
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	*owned = !isnull;
 	return isnull ? RESTORE_US : DatumGetInt64(value);
 }
 
@@ -396,14 +398,15 @@ truncate_generation(EoDatabase *db, EoFamily family, int class, int generation)
 static TimestampTz
 turn_older(EoDatabase *db, EoFamily family, int class, int current, TimestampTz switched_at)
 {
-	int64		window = longest_window(family, class);
+	bool		owned;
+	int64		window = longest_window(family, class, &owned);
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz due;
 
 	if (switched_at == DT_NOEND)
 		return seal(family, class, current, window);
-	if (switched_at == 0)
-		due = turns[family][class].seen_at + Max(window, RESTORE_US);
+	if (switched_at == 0 || !owned)
+		due = Max(switched_at, turns[family][class].seen_at) + Max(window, RESTORE_US);
 	else
 		due = switched_at + window + SLACK_US;
 	return due > now ? due : truncate_generation(db, family, class, 1 - current);
@@ -420,9 +423,10 @@ turn_current(EoGenerationState *state, EoFamily family, int class, int current,
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz first_at = (TimestampTz) pg_atomic_read_u64(&state->first_at);
 	TimestampTz due = 0;
+	bool		owned;
 
 	if (switched_at != DT_NOEND)
-		due = Max(first_at, switched_at) + longest_window(family, class);
+		due = Max(first_at, switched_at) + longest_window(family, class, &owned);
 	if (switched_at == 0 && first_at == 0)
 		due = turns[family][class].seen_at + RETRY_US_MAX;
 	if (due > now)

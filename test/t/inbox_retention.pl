@@ -334,6 +334,23 @@ is(value($node, "SELECT state, code, response FROM eo.idempotency_begin('dump', 
 	'and the answers');
 is(value($node, "SELECT eo.receive('copy.new', 'a'); SELECT count(*) = count(DISTINCT id) FROM eo.consumer", 'copy'), "t\nt",
 	'new consumers get new numbers');
+
+# pg_restore --jobs takes the tables in any order: ids may come long before
+# their consumer, together with what they are told apart from old ones by.
+$node->safe_psql('postgres', 'CREATE DATABASE jobs');
+value($node, <<'EOS', 'jobs');
+CREATE EXTENSION eo_outbox;
+BEGIN;
+INSERT INTO eo.inbox_long_1 VALUES (7, 'a');
+INSERT INTO eo.idempotency_day_1 (scope, key, state, claimed_at) VALUES (7, 'k', 'd', now());
+INSERT INTO eo.idempotency_scope (id, name, keep_for, class) VALUES (7, 'short', '1 second', 0);
+INSERT INTO eo.generation VALUES (0, 2, 0, now() - interval '50 days'), (1, 0, 0, now() - interval '50 days');
+COMMIT;
+EOS
+$node->poll_query_until('jobs', "SELECT pg_relation_size('eo.idempotency_day_1') = 0")
+  or die 'the relay of the other database does not turn generations';
+value($node, "INSERT INTO eo.consumer (id, name, keep_for, class) VALUES (7, 'late', '100 days', 2)", 'jobs');
+is(value($node, "SELECT eo.receive('late', 'a')", 'jobs'), 'f', 'ids that are restored before their consumer are kept');
 $node->stop;
 
 done_testing();
