@@ -47,6 +47,17 @@ UPDATE eo.consumer SET also_classes = 4, also_until = now() - interval '1 minute
 SELECT eo.create_consumer('reg.second', '2 days');
 SELECT class, also_classes FROM eo.consumer WHERE name = 'reg.second';
 
+-- what has been left behind is kept for as long as a window that grows afterwards, and no shorter
+SELECT eo.create_consumer('reg.grows', '1 hour');
+SELECT eo.create_consumer('reg.grows', '2 days');
+UPDATE eo.consumer SET also_until = '2100-01-01' WHERE name = 'reg.grows';
+SELECT eo.create_consumer('reg.grows', '6 days');
+SELECT eo.create_consumer('reg.grows', '3 days');
+SELECT keep_for, also_until = '2100-01-05' AS grown FROM eo.consumer WHERE name = 'reg.grows';
+UPDATE eo.consumer SET also_until = '2000-01-01' WHERE name = 'reg.grows';
+SELECT eo.create_consumer('reg.grows', '8 days');
+SELECT keep_for, also_until = '2000-01-01' AS over FROM eo.consumer WHERE name = 'reg.grows';
+
 -- ids are recognised across such a change, both ways
 SELECT eo.receive('reg.moves', 'week');
 SELECT eo.create_consumer('reg.moves', '1 hour');

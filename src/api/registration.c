@@ -27,13 +27,19 @@ PG_FUNCTION_INFO_V1(eo_outbox_registry_changed);
 #define WINDOW_MIN_US		USECS_PER_SEC
 #define WINDOW_MAX_DAYS		36500
 
-/* What an existing row becomes.  Bits of classes that count no more go. */
+/*
+ * What an existing row becomes.  Bits of classes that count no more go.  A
+ * window that grows does so for what a move has left behind, too.
+ */
 #define MOVE \
 	" keep_for = EXCLUDED.keep_for, class = EXCLUDED.class," \
 	" also_classes = CASE WHEN o.class OPERATOR(pg_catalog.=) EXCLUDED.class THEN o.also_classes" \
 	" ELSE (CASE WHEN o.also_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN o.also_classes::integer ELSE 0 END" \
 	" OPERATOR(pg_catalog.|) (1 OPERATOR(pg_catalog.<<) o.class::integer))::smallint END," \
-	" also_until = CASE WHEN o.class OPERATOR(pg_catalog.=) EXCLUDED.class THEN o.also_until ELSE 'infinity' END"
+	" also_until = CASE WHEN o.class OPERATOR(pg_catalog.=) EXCLUDED.class THEN o.also_until OPERATOR(pg_catalog.+)" \
+	" CASE WHEN o.also_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()" \
+	" THEN greatest(EXCLUDED.keep_for OPERATOR(pg_catalog.-) o.keep_for, '0') ELSE '0' END" \
+	" ELSE 'infinity' END"
 
 static const char *const drop_commands[EO_FAMILIES] = {
 	"DELETE FROM eo.consumer WHERE name OPERATOR(pg_catalog.=) $1 RETURNING id",
