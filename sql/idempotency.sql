@@ -437,6 +437,13 @@ SELECT key, (eo.idempotency_begin('turn', key)).response FROM unnest(ARRAY['old'
 SELECT eo.idempotency_release('turn', 'checked', :'checked_token');
 SELECT key, generation FROM held WHERE scope = 'turn' ORDER BY 1, 2;
 
+-- an index that somebody has added to the tables is not filled with nonsense
+CREATE INDEX added ON eo.idempotency_day_0 (token);
+SELECT state FROM eo.idempotency_begin('pay', 'indexed', lease => '1 hour');
+\echo :SQLSTATE
+DROP INDEX eo.added;
+SELECT state FROM eo.idempotency_begin('pay', 'indexed', lease => '1 hour');
+
 DROP OWNED BY eo_idempotency_test;
 DROP ROLE eo_idempotency_test;
 DROP FUNCTION do_pay, fail, echo, settles, again;

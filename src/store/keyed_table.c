@@ -24,6 +24,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_index.h"
 #include "common/hashfn.h"
 #include "compat.h"
 #include "miscadmin.h"
@@ -32,6 +33,7 @@
 #include "storage/lmgr.h"
 #include "store/keyed_table.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -235,6 +237,26 @@ index_info(void)
 }
 
 /*
+ * The values of a row are those of an index only if it has the columns of the
+ * primary key, as what REINDEX CONCURRENTLY makes of that one has.
+ */
+static void
+check_index(Relation index, Relation primary)
+{
+	if (index->rd_index->indnatts == primary->rd_index->indnatts &&
+		memcmp(index->rd_index->indkey.values, primary->rd_index->indkey.values,
+			   sizeof(int16) * primary->rd_index->indnatts) == 0 &&
+		heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("index \"%s\" is not one that eo_outbox can maintain", RelationGetRelationName(index)),
+			 errdetail("Table \"eo.%s\" belongs to the extension.",
+					   get_rel_name(primary->rd_index->indrelid)),
+			 errhint("Drop the index.")));
+}
+
+/*
  * Returns false if `check` and the key was in the primary key already; it is
  * there twice then.
  */
@@ -249,7 +271,8 @@ insert_into_indexes(EoKeyedTable *table, HeapTuple tuple, Datum *values, bool *n
 		bool		primary = lfirst_oid(lc) == RelationGetRelid(table->index);
 		Relation	index = primary ? table->index : index_open(lfirst_oid(lc), RowExclusiveLock);
 
-		/* Another one is what REINDEX CONCURRENTLY makes of it. */
+		if (!primary)
+			check_index(index, table->index);
 		if (index->rd_index->indisready)
 			unique &= index_insert(index, values, nulls, &tuple->t_self, table->rel,
 								   primary && check ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO,
