@@ -444,6 +444,31 @@ SELECT state FROM eo.idempotency_begin('pay', 'indexed', lease => '1 hour');
 DROP INDEX eo.added;
 SELECT state FROM eo.idempotency_begin('pay', 'indexed', lease => '1 hour');
 
+-- a scope that has moved to other tables for longer than it keeps its keys, and
+-- back: what it has left behind is older than what it brings
+SELECT eo.create_idempotency_scope('moves', '1 hour');
+SELECT (eo.idempotency_begin('moves', 'again', '1')).state, eo.idempotency_complete('moves', 'again', '"old"');
+SELECT token FROM eo.idempotency_begin('moves', 'leased', lease => '1 hour') \gset old_
+SELECT token FROM eo.idempotency_begin('moves', 'answered', lease => '1 hour') \gset answered_
+SELECT eo.create_idempotency_scope('moves', '2 days');
+SELECT eo.idempotency_checkpoint('moves', key, 'moved', token) FROM
+	(VALUES ('leased', :'old_token'::uuid), ('answered', :'answered_token')) AS leases (key, token);
+UPDATE eo.idempotency_scope SET also_until = '2000-01-01' WHERE name = 'moves';
+SELECT (eo.idempotency_begin('moves', 'again', '2')).state, eo.idempotency_complete('moves', 'again', '"new"');
+SELECT eo.idempotency_checkpoint('moves', 'leased', 'extended', :'old_token', '20 hours');
+SELECT eo.idempotency_complete('moves', 'answered', '"answer"', token => :'answered_token');
+SELECT eo.create_idempotency_scope('moves', '1 hour');
+CALL end_lease('leased');
+CALL end_lease('answered');
+SELECT state, response FROM eo.idempotency_begin('moves', 'again', '2', wait => false);
+SELECT state, response FROM eo.idempotency_begin('moves', 'answered', wait => false);
+\set VERBOSITY sqlstate
+SELECT state FROM eo.idempotency_begin('moves', 'leased', wait => false);
+\set VERBOSITY default
+SELECT eo.idempotency_complete('moves', 'leased', '"in time"', token => :'old_token');
+SELECT key, (eo.idempotency_begin('moves', key)).response FROM unnest(ARRAY['again', 'leased', 'answered']) AS key;
+TRUNCATE eo.idempotency_week_0, eo.idempotency_week_1;
+
 DROP OWNED BY eo_idempotency_test;
 DROP ROLE eo_idempotency_test;
 DROP FUNCTION do_pay, fail, echo, settles, again;

@@ -61,7 +61,8 @@ extern EoClaimResult eo_claim_key(EoClaimer *claimer, struct varlena *key,
 
 /*
  * A key that has been claimed, under its lock.  It has more than one row if the
- * generations turned since; they are the same.
+ * generations turned since; they are the same, unless the owner has moved away
+ * for so long that some of them were not looked for any more, and back.
  */
 typedef struct EoClaimed
 {

@@ -276,12 +276,16 @@ claimed_row(const EoOwner *owner, const Attempt *attempt, Row *row)
 	}
 }
 
-/* Copies what was found. */
-static void
-read_row(const EoClaimed *claimed, Row *row)
+static char
+state_of(const Row *row)
 {
-	TupleTableSlot *slot = claimed->rows[0]->slot;
+	return DatumGetChar(row->values[STATE]);
+}
 
+/* Copies a row that was found. */
+static void
+copy_row(TupleTableSlot *slot, Row *row)
+{
 	for (int i = 0; i < COLUMNS; i++)
 	{
 		Form_pg_attribute attr = TupleDescAttr(slot->tts_tupleDescriptor, EO_KEY_COLUMNS + i);
@@ -292,10 +296,37 @@ read_row(const EoClaimed *claimed, Row *row)
 	}
 }
 
-static char
-state_of(const Row *row)
+/* Whether a row tells what has become of a key later than another one. */
+static bool
+is_later(const Row *row, const Row *than)
 {
-	return DatumGetChar(row->values[STATE]);
+	TimestampTz claimed_at = DatumGetTimestampTz(row->values[CLAIMED_AT]);
+	TimestampTz than_at = DatumGetTimestampTz(than->values[CLAIMED_AT]);
+
+	if (claimed_at != than_at)
+		return claimed_at > than_at;
+	if (state_of(row) != state_of(than))
+		return state_of(row) == STATE_DONE;
+	return !row->nulls[LEASE_UNTIL] && !than->nulls[LEASE_UNTIL] &&
+		DatumGetTimestampTz(row->values[LEASE_UNTIL]) > DatumGetTimestampTz(than->values[LEASE_UNTIL]);
+}
+
+/*
+ * Reads what was found.  Of a scope that has moved away and back, there may be
+ * rows that nobody saw in between, and that are not like the others.
+ */
+static void
+read_row(const EoClaimed *claimed, Row *row)
+{
+	Row			other;
+
+	copy_row(claimed->rows[0]->slot, row);
+	for (int i = 1; i < claimed->nrows; i++)
+	{
+		copy_row(claimed->rows[i]->slot, &other);
+		if (is_later(&other, row))
+			*row = other;
+	}
 }
 
 static Jsonb *
