@@ -156,7 +156,7 @@ never_counts(EoKeyedTable *table)
 
 	return (header->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) == 0 &&
 		!HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask) &&
-		TransactionIdEquals(HeapTupleHeaderGetRawXmin(header), HeapTupleHeaderGetRawXmax(header));
+		TransactionIdEquals(HeapTupleHeaderGetXmin(header), HeapTupleHeaderGetRawXmax(header));
 }
 
 EoSighting
