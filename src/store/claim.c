@@ -79,6 +79,32 @@ eo_claim_compare(struct varlena *a, struct varlena *b)
 	return result != 0 ? result : a_len - b_len;
 }
 
+void
+eo_claim_check(const char *what, struct varlena *key, int max)
+{
+	const char *data = VARDATA_ANY(key);
+	int			len = VARSIZE_ANY_EXHDR(key);
+
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", what)));
+	if (len > max)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("%s is too long", what),
+				 errdetail("It has %d bytes, the limit is %d.", len, max),
+				 errhint("Use a digest of it.")));
+	for (int i = 0; i < len; i++)
+	{
+		if ((unsigned char) data[i] < 0x20 || data[i] == 0x7f)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s contains a character that is not printable", what),
+					 errdetail("Byte %d is 0x%02x.", i + 1, (unsigned char) data[i])));
+	}
+}
+
 static EoKeyedTable *
 open_generation(EoClaimer *claimer, int class, int generation, LOCKMODE lockmode)
 {

@@ -94,4 +94,10 @@ extern void eo_claim_let_go(EoClaimed *claimed);
 
 extern int	eo_claim_compare(struct varlena *a, struct varlena *b);
 
+/*
+ * Checks a key: an ERROR if it is empty, has more than `max` bytes, or is not
+ * printable.  `what` is its name.
+ */
+extern void eo_claim_check(const char *what, struct varlena *key, int max);
+
 #endif							/* EO_CLAIM_H */

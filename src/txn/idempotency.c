@@ -106,27 +106,7 @@ name_of(struct varlena *value)
 static void
 check_key(struct varlena *key)
 {
-	const char *data = VARDATA_ANY(key);
-	int			len = VARSIZE_ANY_EXHDR(key);
-
-	if (len == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("idempotency key must not be empty")));
-	if (len > KEY_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("idempotency key is too long"),
-				 errdetail("It has %d bytes, the limit is %d.", len, KEY_MAX),
-				 errhint("Use a digest of it.")));
-	for (int i = 0; i < len; i++)
-	{
-		if ((unsigned char) data[i] < 0x20 || data[i] == 0x7f)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("idempotency key contains a character that is not printable"),
-					 errdetail("Byte %d is 0x%02x.", i + 1, (unsigned char) data[i])));
-	}
+	eo_claim_check("idempotency key", key, KEY_MAX);
 }
 
 static void

@@ -25,32 +25,6 @@
 /* In bytes; all of it stands in an index. */
 #define MESSAGE_ID_MAX		1024
 
-static void
-check_text(const char *what, struct varlena *value)
-{
-	const char *data = VARDATA_ANY(value);
-	int			len = VARSIZE_ANY_EXHDR(value);
-
-	if (len == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be empty", what)));
-	if (len > MESSAGE_ID_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("%s is too long", what),
-				 errdetail("It has %d bytes, the limit is %d.", len, MESSAGE_ID_MAX),
-				 errhint("Use a digest of it.")));
-	for (int i = 0; i < len; i++)
-	{
-		if ((unsigned char) data[i] < 0x20 || data[i] == 0x7f)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("%s contains a character that is not printable", what),
-					 errdetail("Byte %d is 0x%02x.", i + 1, (unsigned char) data[i])));
-	}
-}
-
 /*----------
  * By id
  *----------
@@ -59,7 +33,7 @@ check_text(const char *what, struct varlena *value)
 void
 eo_inbox_check_id(struct varlena *message_id)
 {
-	check_text("message id", message_id);
+	eo_claim_check("message id", message_id, MESSAGE_ID_MAX);
 }
 
 bool
@@ -170,7 +144,7 @@ eo_inbox_receive_at(struct varlena *consumer, struct varlena *source, int64 posi
 	EoSighting	sighting;
 	LOCKTAG		tag;
 
-	check_text("source", source);
+	eo_claim_check("source", source, MESSAGE_ID_MAX);
 	PreventCommandIfReadOnly("receiving messages");
 	PreventCommandIfParallelMode("receiving messages");
 	PreventCommandDuringRecovery("receiving messages");
