@@ -6,8 +6,19 @@
 #ifndef EO_API_H
 #define EO_API_H
 
+#include "fmgr.h"
 #include "nodes/execnodes.h"
 #include "store/event.h"
+
+/* For a function that is not strict: `what` is the name of the argument. */
+static inline void
+eo_api_refuse_null(FunctionCallInfo fcinfo, int arg, const char *what)
+{
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", what)));
+}
 
 /* in events.c */
 

@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "api/api.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
@@ -31,19 +32,10 @@ PG_FUNCTION_INFO_V1(eo_outbox_idempotent);
 #define CODE_RETURNED		200
 
 static void
-refuse_null(FunctionCallInfo fcinfo, int arg, const char *what)
-{
-	if (PG_ARGISNULL(arg))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", what)));
-}
-
-static void
 refuse_null_key(FunctionCallInfo fcinfo)
 {
-	refuse_null(fcinfo, 0, "idempotency scope");
-	refuse_null(fcinfo, 1, "idempotency key");
+	eo_api_refuse_null(fcinfo, 0, "idempotency scope");
+	eo_api_refuse_null(fcinfo, 1, "idempotency key");
 }
 
 static Jsonb *
@@ -110,7 +102,7 @@ eo_outbox_idempotency_begin(PG_FUNCTION_ARGS)
 	EoIdempotencyAnswer answer;
 
 	refuse_null_key(fcinfo);
-	refuse_null(fcinfo, 3, "wait");
+	eo_api_refuse_null(fcinfo, 3, "wait");
 	eo_idempotency_begin(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), jsonb_or_null(fcinfo, 2),
 						 PG_GETARG_BOOL(3), interval_or_null(fcinfo, 4), &answer);
 	PG_RETURN_DATUM(answer_to_row(fcinfo, &answer));
@@ -124,7 +116,7 @@ Datum
 eo_outbox_idempotency_complete(PG_FUNCTION_ARGS)
 {
 	refuse_null_key(fcinfo);
-	refuse_null(fcinfo, 3, "code");
+	eo_api_refuse_null(fcinfo, 3, "code");
 	eo_idempotency_complete(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), jsonb_or_null(fcinfo, 2),
 							PG_GETARG_INT32(3), uuid_or_null(fcinfo, 4));
 	PG_RETURN_VOID();
@@ -212,7 +204,7 @@ eo_outbox_idempotent(PG_FUNCTION_ARGS)
 	EoIdempotencyAnswer answer;
 
 	refuse_null_key(fcinfo);
-	refuse_null(fcinfo, 3, "function");
+	eo_api_refuse_null(fcinfo, 3, "function");
 	scope = (struct varlena *) PG_GETARG_TEXT_PP(0);
 	key = (struct varlena *) PG_GETARG_TEXT_PP(1);
 	check_function(PG_GETARG_OID(3));

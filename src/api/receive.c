@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "api/api.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -17,21 +18,12 @@ PG_FUNCTION_INFO_V1(eo_outbox_receive);
 PG_FUNCTION_INFO_V1(eo_outbox_receive_batch);
 PG_FUNCTION_INFO_V1(eo_outbox_receive_at);
 
-static void
-refuse_null(FunctionCallInfo fcinfo, int arg, const char *what)
-{
-	if (PG_ARGISNULL(arg))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", what)));
-}
-
 /* eo.receive(consumer text, message_id text, headers jsonb) RETURNS boolean */
 Datum
 eo_outbox_receive(PG_FUNCTION_ARGS)
 {
-	refuse_null(fcinfo, 0, "consumer");
-	refuse_null(fcinfo, 1, "message id");
+	eo_api_refuse_null(fcinfo, 0, "consumer");
+	eo_api_refuse_null(fcinfo, 1, "message id");
 	PG_RETURN_BOOL(eo_inbox_receive(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1),
 									PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2)));
 }
@@ -47,8 +39,8 @@ eo_outbox_receive_batch(PG_FUNCTION_ARGS)
 	bool	   *is_new;
 	int			n;
 
-	refuse_null(fcinfo, 0, "consumer");
-	refuse_null(fcinfo, 1, "message ids");
+	eo_api_refuse_null(fcinfo, 0, "consumer");
+	eo_api_refuse_null(fcinfo, 1, "message ids");
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT,
 					  &values, &nulls, &n);
 	ids = palloc(sizeof(struct varlena *) * Max(n, 1));
@@ -81,10 +73,10 @@ eo_outbox_receive_batch(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_receive_at(PG_FUNCTION_ARGS)
 {
-	refuse_null(fcinfo, 0, "consumer");
-	refuse_null(fcinfo, 1, "source");
-	refuse_null(fcinfo, 2, "position");
-	refuse_null(fcinfo, 3, "dense");
+	eo_api_refuse_null(fcinfo, 0, "consumer");
+	eo_api_refuse_null(fcinfo, 1, "source");
+	eo_api_refuse_null(fcinfo, 2, "position");
+	eo_api_refuse_null(fcinfo, 3, "dense");
 	switch (eo_inbox_receive_at(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1),
 								PG_GETARG_INT64(2), PG_GETARG_BOOL(3)))
 	{
