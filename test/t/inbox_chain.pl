@@ -74,7 +74,11 @@ CREATE TABLE account AS SELECT id, 0::bigint AS balance FROM generate_series(1, 
 CREATE FUNCTION credit(e jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	answer text := eo.receive_at('partner', concat_ws('/', e ->> 'source', e ->> 'topic'), (e ->> 'position')::bigint);
+	by_sequence text := eo.receive_at('by sequence', concat_ws('/', e ->> 'source', 'cleared'), (e ->> 'sequence')::bigint, dense => false);
 BEGIN
+	IF answer <> 'gap' AND answer <> by_sequence THEN
+		RAISE EXCEPTION 'position %% is %%, but sequence %% is %%', e ->> 'position', answer, e ->> 'sequence', by_sequence;
+	END IF;
 	IF answer = 'gap' THEN
 		RAISE EXCEPTION 'position %% is too early', e ->> 'position';
 	ELSIF answer = 'new' THEN
