@@ -93,28 +93,16 @@ typedef enum Outcome
 static bool lease_changed = false;
 
 /*----------
- * Checks
+ * Refusals
  *----------
  */
-
-static char *
-name_of(struct varlena *value)
-{
-	return text_to_cstring((text *) value);
-}
-
-static void
-check_key(struct varlena *key)
-{
-	eo_claim_check("idempotency key", key, KEY_MAX);
-}
 
 static void
 refuse_in_use(struct varlena *key, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(EO_ERRCODE_KEY_IN_USE),
-			 errmsg("idempotency key \"%s\" is in use", name_of(key)),
+			 errmsg("idempotency key \"%s\" is in use", text_to_cstring(key)),
 			 errdetail_internal("%s", detail),
 			 errhint("A handler of HTTP requests answers 409 Conflict to this.")));
 }
@@ -124,7 +112,7 @@ refuse_other_request(struct varlena *key)
 {
 	ereport(ERROR,
 			(errcode(EO_ERRCODE_OTHER_REQUEST),
-			 errmsg("idempotency key \"%s\" was used for another request", name_of(key)),
+			 errmsg("idempotency key \"%s\" was used for another request", text_to_cstring(key)),
 			 errhint("A handler of HTTP requests answers 422 Unprocessable Content to this.")));
 }
 
@@ -133,7 +121,7 @@ refuse_lost(struct varlena *key, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(EO_ERRCODE_LEASE_LOST),
-			 errmsg("lease of idempotency key \"%s\" is lost", name_of(key)),
+			 errmsg("lease of idempotency key \"%s\" is lost", text_to_cstring(key)),
 			 errdetail_internal("%s", detail),
 			 errhint("Roll back: what this request does is for the one that has taken over.")));
 }
@@ -143,7 +131,7 @@ refuse_not_ours(struct varlena *key)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("idempotency key \"%s\" was not claimed by this transaction", name_of(key)),
+			 errmsg("idempotency key \"%s\" was not claimed by this transaction", text_to_cstring(key)),
 			 errhint("If it was claimed with a lease, pass the token that eo.idempotency_begin() returned.")));
 }
 
@@ -152,7 +140,7 @@ refuse_completed(struct varlena *key)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("idempotency key \"%s\" has been completed", name_of(key)),
+			 errmsg("idempotency key \"%s\" has been completed", text_to_cstring(key)),
 			 errdetail("Its answer is stored and does not change.")));
 }
 
@@ -280,15 +268,13 @@ copy_row(TupleTableSlot *slot, Row *row)
 static bool
 is_later(const Row *row, const Row *than)
 {
-	TimestampTz claimed_at = DatumGetTimestampTz(row->values[CLAIMED_AT]);
-	TimestampTz than_at = DatumGetTimestampTz(than->values[CLAIMED_AT]);
+	int64		later = DatumGetTimestampTz(row->values[CLAIMED_AT]) - DatumGetTimestampTz(than->values[CLAIMED_AT]);
 
-	if (claimed_at != than_at)
-		return claimed_at > than_at;
-	if (state_of(row) != state_of(than))
-		return state_of(row) == STATE_DONE;
-	return !row->nulls[LEASE_UNTIL] && !than->nulls[LEASE_UNTIL] &&
-		DatumGetTimestampTz(row->values[LEASE_UNTIL]) > DatumGetTimestampTz(than->values[LEASE_UNTIL]);
+	if (later == 0)
+		later = (state_of(row) == STATE_DONE) - (state_of(than) == STATE_DONE);
+	if (later == 0 && !row->nulls[LEASE_UNTIL] && !than->nulls[LEASE_UNTIL])
+		later = DatumGetTimestampTz(row->values[LEASE_UNTIL]) - DatumGetTimestampTz(than->values[LEASE_UNTIL]);
+	return later > 0;
 }
 
 /*
@@ -486,7 +472,7 @@ eo_idempotency_begin(struct varlena *scope, struct varlena *key, Jsonb *request,
 {
 	Attempt		attempt = {.scope = scope,.key = key,.wait = wait,.lease = lease};
 
-	check_key(key);
+	eo_claim_check("idempotency key", key, KEY_MAX);
 	memset(answer, 0, sizeof(EoIdempotencyAnswer));
 	if (request != NULL)
 		attempt.fingerprint = eo_fingerprint(request);
@@ -520,7 +506,7 @@ static void
 begin_change(EoClaimer *claimer, struct varlena *scope, struct varlena *key,
 			 const pg_uuid_t *token, EoClaimed *claimed, Row *row)
 {
-	check_key(key);
+	eo_claim_check("idempotency key", key, KEY_MAX);
 	eo_claim_begin(claimer, EO_IDEMPOTENCY, scope);
 
 	/* What is undecided is of another transaction; only a token waits for it. */
@@ -531,7 +517,7 @@ begin_change(EoClaimer *claimer, struct varlena *scope, struct varlena *key,
 				refuse_lost(key, "The key is not claimed by anybody.");
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("idempotency key \"%s\" is not claimed", name_of(key)),
+					 errmsg("idempotency key \"%s\" is not claimed", text_to_cstring(key)),
 					 errhint("Call eo.idempotency_begin() before, in the same transaction.")));
 			break;
 		case EO_UNDECIDED:
@@ -625,7 +611,7 @@ eo_idempotency_checkpoint(struct varlena *scope, struct varlena *key, text *reco
 		if (row.nulls[TOKEN])
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("idempotency key \"%s\" has no lease", name_of(key)),
+					 errmsg("idempotency key \"%s\" has no lease", text_to_cstring(key)),
 					 errhint("Only a lease that eo.idempotency_begin() has given can be extended.")));
 		set_column(&row, LEASE_UNTIL, TimestampTzGetDatum(lease_end(claimer.owner, lease)));
 	}
