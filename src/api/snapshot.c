@@ -10,6 +10,7 @@
 #include "access/xact.h"
 #include "api/api.h"
 #include "api/configuration.h"
+#include "capture/shape.h"
 #include "capture/snapshot.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -20,6 +21,7 @@
 #include "miscadmin.h"
 #include "optimizer/plancat.h"
 #include "store/catalog.h"
+#include "store/topics.h"
 #include "txn/event_buffer.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -38,6 +40,7 @@ typedef struct Part
 	Oid			capture;
 	BlockNumber blocks;
 	double		rows;			/* about */
+	text	   *topic;
 } Part;
 
 /*----------
@@ -63,6 +66,7 @@ find_part(Oid relid)
 		part = palloc0(sizeof(Part));
 		part->relid = relid;
 		part->capture = capture->tgoid;
+		part->topic = eo_shape(rel, capture)->topic;
 		estimate_rel_size(rel, NULL, &part->blocks, &part->rows, &visible);
 	}
 	table_close(rel, NoLock);
@@ -102,6 +106,35 @@ execute(const char *command, int nargs, Oid *types, Datum *values, const char *n
 {
 	if (SPI_execute_with_args(command, nargs, types, values, nulls, false, 0) != expected)
 		elog(ERROR, "could not execute \"%s\"", command);
+}
+
+/* It would pass over all of them. */
+static void
+check_topics(int32 subscription, text *name, List *parts)
+{
+	Oid			types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(subscription)};
+	List	   *patterns;
+	bool		isnull;
+	ListCell   *lc;
+
+	execute("SELECT topics FROM eo.subscription WHERE id OPERATOR(pg_catalog.=) $1",
+			1, types, values, NULL, SPI_OK_SELECT);
+	if (SPI_processed == 0)
+		return;
+	patterns = eo_topic_patterns(DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0],
+																  SPI_tuptable->tupdesc, 1, &isnull)));
+	foreach(lc, parts)
+	{
+		text	   *topic = ((Part *) lfirst(lc))->topic;
+
+		if (!eo_topic_filter(VARDATA_ANY(topic), VARSIZE_ANY_EXHDR(topic), patterns))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("subscription \"%s\" does not want topic \"%s\"",
+							text_to_cstring(name), text_to_cstring(topic)),
+					 errhint("Choose another subscription, or none: then all get the rows.")));
+	}
 }
 
 /* Of each table, and for each subscription, the latest one is kept. */
@@ -192,6 +225,8 @@ eo_outbox_snapshot(PG_FUNCTION_ARGS)
 
 	eo_enter_owner(&scope);
 	SPI_connect();
+	if (subscription != 0)
+		check_topics(subscription, PG_GETARG_TEXT_PP(1), parts);
 	delete_finished(relid);
 	job = insert_job(relid, subscription, chunk_rows);
 	insert_parts(job, parts);

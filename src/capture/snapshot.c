@@ -289,6 +289,25 @@ wait_for_end(TransactionId xid, TimestampTz until)
 	return true;
 }
 
+bool
+eo_snapshot_settle(void)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), UNDECIDED_MS);
+	int			n;
+	TransactionId *xids = eo_append_undecided(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		while (TransactionIdIsInProgress(xids[i]))
+		{
+			if (GetCurrentTimestamp() >= until)
+				return false;
+			pause_ms(UNDECIDED_POLL_MS);
+		}
+	}
+	return true;
+}
+
 /*
  * Appends what is current of a slice.  Returns false if a transaction that is
  * committing does not come to an end.

@@ -36,6 +36,15 @@ extern Trigger *eo_snapshot_capture(Relation rel);
  */
 extern void eo_snapshot_check_table(Relation rel, const Trigger *capture);
 
+/*
+ * Before the first chunk of a table: waits for transactions that are committing,
+ * not for ever.  False if one of them does not come to an end.
+ *
+ * A consumer may have begun right behind their events, and would get neither
+ * these nor, from a chunk that does not see what they did, the rows.
+ */
+extern bool eo_snapshot_settle(void);
+
 typedef struct EoSnapshotChunk
 {
 	Relation	rel;			/* locked, but not before this transaction */

@@ -22,7 +22,8 @@ static EoStatement select_pending = {
 
 static EoStatement claim_job = {
 	"SELECT j.id, j.relation, j.name, coalesce(j.subscription, 0), j.chunk_rows,"
-	" j.subscription IS NOT NULL AND NOT EXISTS (SELECT FROM eo.subscription s WHERE s.id = j.subscription)"
+	" j.subscription IS NOT NULL AND NOT EXISTS (SELECT FROM eo.subscription s WHERE s.id = j.subscription),"
+	" j.started_at IS NULL"
 	" FROM eo.snapshot_job j WHERE j.state IN ('waiting', 'running')"
 	" ORDER BY j.id LIMIT 1 FOR UPDATE OF j SKIP LOCKED",
 	0, {0}
@@ -104,6 +105,7 @@ eo_snapshot_jobs_claim(EoSnapshotJob *job)
 	job->subscription = DatumGetInt32(eo_statement_column(0, 4, &isnull));
 	job->chunk_rows = DatumGetInt32(eo_statement_column(0, 5, &isnull));
 	job->subscription_gone = DatumGetBool(eo_statement_column(0, 6, &isnull));
+	job->fresh = DatumGetBool(eo_statement_column(0, 7, &isnull));
 	return EO_SNAPSHOT_CLAIMED;
 }
 

@@ -15,6 +15,7 @@ typedef struct EoSnapshotJob
 	char	   *name;			/* of the table, when the job was made */
 	int32		subscription;	/* 0: all */
 	bool		subscription_gone;
+	bool		fresh;			/* no chunk has been made yet */
 	int32		chunk_rows;
 } EoSnapshotJob;
 

@@ -244,6 +244,11 @@ advance(const EoSnapshotJob *job)
 		eo_relay_commit(true);
 		return 0;
 	}
+	if (job->fresh && !eo_snapshot_settle())
+	{
+		eo_relay_abort(true);
+		return STALLED_MS;
+	}
 	if (!ConditionalLockRelationOid(part.relation, AccessShareLock))
 	{
 		eo_relay_abort(true);
@@ -318,6 +323,18 @@ may_pass(int sqlstate)
 	}
 }
 
+/* With the row that it is about */
+static char *
+describe(const ErrorData *error)
+{
+	char	   *text = error->context == NULL ? psprintf("%s", error->message) :
+		psprintf("%s (%s)", error->message, error->context);
+
+	for (char *at = text; (at = strchr(at, '\n')) != NULL;)
+		*at = ' ';
+	return MemoryContextStrdup(eo_relay.context, text);
+}
+
 /* To be called where an error was caught. */
 static int
 recover(void)
@@ -337,7 +354,7 @@ recover(void)
 	eo_relay_wake(eo_relay.db);
 	if (current_job == 0 || pending_error != NULL)
 		return LOCKED_MS;
-	pending_error = MemoryContextStrdup(eo_relay.context, error->message);
+	pending_error = describe(error);
 	pending_fatal = !may_pass(error->sqlerrcode);
 	return 0;
 }

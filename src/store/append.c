@@ -44,6 +44,7 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "store/append.h"
 #include "store/catalog.h"
 #include "store/event.h"
@@ -306,6 +307,29 @@ eo_append_begun(TransactionId xid)
 			return true;
 	}
 	return false;
+}
+
+TransactionId *
+eo_append_undecided(int *n)
+{
+	TransactionId *xids = palloc(sizeof(TransactionId) * eo_shared->nbackends);
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+
+	/* Who has a number now has told so after this. */
+	eo_append_lock();
+	eo_append_unlock();
+	*n = 0;
+	for (int i = 0; i < eo_shared->nbackends; i++)
+	{
+		uint64		full = pg_atomic_read_u64(&eo_shared->appended[i]);
+
+		/* None is that old, but its short form may be somebody's again. */
+		if (full == 0 || full + (UINT64CONST(1) << 31) < next)
+			continue;
+		if (TransactionIdIsInProgress(XidFromFullTransactionId(FullTransactionIdFromU64(full))))
+			xids[(*n)++] = XidFromFullTransactionId(FullTransactionIdFromU64(full));
+	}
+	return xids;
 }
 
 int64

@@ -35,6 +35,13 @@ extern int64 eo_append_checked(EoDatabase *db, HeapTuple *tuples, const bool *he
 extern bool eo_append_begun(TransactionId xid);
 
 /*
+ * The transactions in progress that have begun to append, in the current memory
+ * context.  With none of them, all that has been appended before the call is
+ * decided.  Needs a snapshot.
+ */
+extern TransactionId *eo_append_undecided(int *n);
+
+/*
  * Reads the state of the log from disk into shared memory, if nobody has since
  * server start.  Takes the append lock for it.
  */
