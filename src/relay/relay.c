@@ -38,7 +38,6 @@
 #include "relay/launcher.h"
 #include "relay/relay.h"
 #include "relay/retention.h"
-#include "relay/snapshots.h"
 #include "relay/sql.h"
 #include "relay/subscriptions.h"
 #include "storage/ipc.h"
@@ -205,8 +204,11 @@ set_option(const char *name, const char *value)
 		SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-void
-eo_relay_set_options(const char *application_name)
+/*
+ * Settings of the database must not change how the relay works.
+ */
+static void
+set_options(void)
 {
 	set_option("search_path", "pg_catalog, pg_temp");
 	set_option("synchronous_commit", "off");
@@ -219,7 +221,7 @@ eo_relay_set_options(const char *application_name)
 	set_option("idle_in_transaction_session_timeout", "0");
 	set_option("lock_timeout", "1s");
 	set_option("jit", "off");
-	set_option("application_name", application_name);
+	set_option("application_name", "eo_outbox relay");
 }
 
 static void
@@ -238,7 +240,7 @@ start_relay(void)
 	eo_relay.scratch = AllocSetContextCreate(TopMemoryContext, "eo_outbox scratch",
 											 ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(eo_relay.scratch);
-	eo_relay_set_options("eo_outbox relay");
+	set_options();
 	check_extension();
 	register_relay();
 	pgstat_report_appname("eo_outbox relay");
@@ -403,17 +405,13 @@ recover(void)
 	return error->message;
 }
 
-/*
- * What was received, and what snapshots are to be made; events do not wait for
- * what goes wrong there.
- */
+/* What was received; events do not wait for what goes wrong there. */
 static void
-do_chores(void)
+retain(void)
 {
 	PG_TRY();
 	{
 		eo_retention_step();
-		eo_snapshots_step();
 	}
 	PG_CATCH();
 	{
@@ -465,7 +463,7 @@ load_configuration(void)
 static int64
 next_deadline(void)
 {
-	int64		deadline = Min(Min(truncate_at, load_at), Min(eo_retention_deadline(), eo_snapshots_deadline()));
+	int64		deadline = Min(Min(truncate_at, load_at), eo_retention_deadline());
 
 	for (EoSubscription *sub = eo_relay.subscriptions; sub != NULL; sub = sub->next)
 		deadline = Min(deadline, eo_subscription_deadline(sub));
@@ -532,7 +530,7 @@ run_turn(void)
 		busy |= serve(sub, ended);
 	eo_relay.child_ended = false;
 	truncate_segments();
-	do_chores();
+	retain();
 
 	if (busy)
 		eo_events_wait(0);

@@ -8,10 +8,9 @@
  * told at commit.  DROP EXTENSION is a change of that kind.
  *
  * DROP DATABASE and its like need a database without connections, and wait five
- * seconds for them to go away.  A relay would not, nor would the worker of
- * eo.snapshot(), so they are put on hold: told to leave, and not started again
- * before the transaction is over, whichever way it ends.  Only who may run the
- * command can do that.
+ * seconds for them to go away.  A relay would not, so it is put on hold: told
+ * to leave, and not started again before the transaction is over, whichever way
+ * it ends.  Only who may run the command can do that.
  */
 #include "postgres.h"
 
@@ -258,14 +257,7 @@ release_holds(void)
 	held = NIL;
 }
 
-static void
-terminate(pid_t pid)
-{
-	if (pid != 0)
-		(void) kill(pid, SIGTERM);
-}
-
-/* Tells the relay and its worker to leave and waits until they have, for a while. */
+/* Tells the relay to leave and waits until it has, for a while. */
 static void
 stop_relay(Oid dboid)
 {
@@ -277,18 +269,15 @@ stop_relay(Oid dboid)
 	ConditionVariablePrepareToSleep(&db->relay_changed);
 	for (;;)
 	{
-		pid_t		relay;
-		pid_t		worker;
+		pid_t		pid;
 		int64		left = until - eo_clock_ms();
 
 		LWLockAcquire(eo_shared->lock, LW_SHARED);
-		relay = db->relay_pid;
-		worker = db->snapshot_pid;
+		pid = db->relay_pid;
 		LWLockRelease(eo_shared->lock);
-		if ((relay == 0 && worker == 0) || left <= 0)
+		if (pid == 0 || left <= 0)
 			break;
-		terminate(relay);
-		terminate(worker);
+		(void) kill(pid, SIGTERM);
 		(void) ConditionVariableTimedSleep(&db->relay_changed, left, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();

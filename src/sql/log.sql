@@ -16,8 +16,7 @@ CREATE TABLE eo.log_template (
 	headers jsonb,
 	payload jsonb,
 	body bytea,
-	content_type text,
-	subscription integer
+	content_type text
 );
 ALTER TABLE eo.log_template
 	ALTER topic SET STORAGE PLAIN, ALTER key SET STORAGE PLAIN,

@@ -30,10 +30,9 @@ enum
 	EO_COL_HEADERS,
 	EO_COL_PAYLOAD,				/* jsonb */
 	EO_COL_BODY,				/* bytea, or a part of either */
-	EO_COL_CONTENT_TYPE,		/* of body; NULL with a jsonb payload */
-	EO_COL_SUBSCRIPTION			/* the only one that gets it; NULL: all */
+	EO_COL_CONTENT_TYPE			/* of body; NULL with a jsonb payload */
 };
-#define EO_LOG_COLUMNS	EO_COL_SUBSCRIPTION
+#define EO_LOG_COLUMNS	EO_COL_CONTENT_TYPE
 
 /*
  * Pointers lead into memory of whoever made the event.  `payload`, `body` and
@@ -52,7 +51,6 @@ typedef struct EoEvent
 	struct varlena *payload;	/* jsonb, or NULL */
 	struct varlena *body;		/* bytea, or NULL */
 	text	   *content_type;	/* or NULL */
-	int32		subscription;	/* the only one that gets it; 0: all */
 	Size		size;			/* bytes of its rows */
 } EoEvent;
 
