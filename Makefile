@@ -27,7 +27,7 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard $(addsuffix /*.c, \
 # In the order of execution; each may use what stands above it.
 SQL_FRAGMENTS = $(addprefix src/sql/, \
 	schema.sql types.sql log.sql foreign.sql produce.sql subscribe.sql \
-	received.sql receive.sql idempotency.sql capture.sql apply.sql monitoring.sql grants.sql install.sql)
+	received.sql receive.sql idempotency.sql capture.sql apply.sql monitoring.sql snapshot.sql grants.sql install.sql)
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \

@@ -89,6 +89,13 @@
 #define EoMyLocalTransactionId()	(MyProc->lxid)
 #endif
 
+/* 17 numbers processes; those that have transactions come first, in all versions */
+#if PG_VERSION_NUM >= 170000
+#define EoMyBackendNumber()	(MyProcNumber)
+#else
+#define EoMyBackendNumber()	(MyProc->pgprocno)
+#endif
+
 /* 18 uses the attribute of C11 */
 #if PG_VERSION_NUM >= 180000
 #define EO_NORETURN	pg_noreturn

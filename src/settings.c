@@ -28,6 +28,7 @@ int			eo_max_in_flight;
 int			eo_ack_timeout;
 int			eo_restart_limit;
 int			eo_restart_window;
+int			eo_snapshot_delay;
 char	   *eo_headers;
 uint32		eo_headers_generation;
 
@@ -36,6 +37,8 @@ bool		eo_test_no_flush;
 bool		eo_test_no_stop;
 bool		eo_test_no_target_reset;
 bool		eo_test_no_epoch;
+bool		eo_test_no_recheck;
+bool		eo_test_no_begun;
 #endif
 
 static const struct config_enum_entry on_new_timeline_options[] = {
@@ -186,6 +189,13 @@ define_relay_settings(void)
 							60, 1, 86400,
 							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("eo_outbox.snapshot_delay",
+							"Pause of eo.snapshot() after each append.",
+							"0 makes it as fast as it can be, at the cost of concurrent transactions.",
+							&eo_snapshot_delay,
+							2, 0, 1000,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 }
 
 #ifdef EO_TEST_SWITCHES
@@ -240,6 +250,8 @@ eo_settings_init(void)
 	define_test_switch("eo_outbox.test_no_stop", &eo_test_no_stop);
 	define_test_switch("eo_outbox.test_no_target_reset", &eo_test_no_target_reset);
 	define_test_switch("eo_outbox.test_no_epoch", &eo_test_no_epoch);
+	define_test_switch("eo_outbox.test_no_recheck", &eo_test_no_recheck);
+	define_test_switch("eo_outbox.test_no_begun", &eo_test_no_begun);
 #endif
 	MarkGUCPrefixReserved("eo_outbox");
 }

@@ -33,6 +33,9 @@ extern int	eo_ack_timeout;		/* ms without progress before a kill */
 extern int	eo_restart_limit;	/* restarts ... */
 extern int	eo_restart_window;	/* ... in that many seconds, then failed */
 
+/* eo.snapshot() */
+extern int	eo_snapshot_delay;	/* ms between two appends */
+
 /* the transaction */
 extern char *eo_headers;		/* flat JSON object of strings, or "" */
 
@@ -48,6 +51,8 @@ extern bool eo_test_no_flush;
 extern bool eo_test_no_stop;
 extern bool eo_test_no_target_reset;
 extern bool eo_test_no_epoch;
+extern bool eo_test_no_recheck;
+extern bool eo_test_no_begun;
 #define EO_MUTANT(name) (eo_test_##name)
 #else
 #define EO_MUTANT(name) (false)

@@ -27,7 +27,8 @@ shared_size(void)
 
 	size = add_size(size, MAXALIGN(mul_size(eo_max_databases, sizeof(EoDatabase))));
 	size = add_size(size, MAXALIGN(mul_size(eo_max_subscriptions, sizeof(EoSubscriptionSlot))));
-	return add_size(size, mul_size(eo_max_consumers, sizeof(EoTallySlot)));
+	size = add_size(size, MAXALIGN(mul_size(eo_max_consumers, sizeof(EoTallySlot))));
+	return add_size(size, mul_size(MaxBackends, sizeof(pg_atomic_uint64)));
 }
 
 static void
@@ -86,6 +87,8 @@ init_database_slot(EoDatabase *db)
 	db->relay_wanted = false;
 	db->relay_failed = false;
 	db->holds = 0;
+	db->snapshot_pid = 0;
+	db->snapshot_failed = false;
 	pg_atomic_write_u32(&db->stall_xid, 0);
 	pg_atomic_write_u64(&db->stall_seq, 0);
 	pg_atomic_write_u64(&db->stall_since, 0);
@@ -108,6 +111,11 @@ init_shared(void)
 	eo_shared->ntallies = eo_max_consumers;
 	eo_shared->tallies = (EoTallySlot *) memory;
 	memset(eo_shared->tallies, 0, eo_max_consumers * sizeof(EoTallySlot));
+	memory += MAXALIGN(eo_max_consumers * sizeof(EoTallySlot));
+	eo_shared->nbackends = MaxBackends;
+	eo_shared->appended = (pg_atomic_uint64 *) memory;
+	for (int i = 0; i < MaxBackends; i++)
+		pg_atomic_init_u64(&eo_shared->appended[i], 0);
 	for (int i = 0; i < eo_max_databases; i++)
 	{
 		EoDatabase *db = &eo_shared->databases[i];

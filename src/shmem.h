@@ -12,6 +12,7 @@
  * may look at them without it, they are atomics.  Fields marked [R] are
  * written by the database's relay alone.  Statistics of a subscription are
  * under its spinlock, those of what was received under EoShared.tally_lock.
+ * EoShared.appended is written under the append lock of the writer's database.
  */
 #ifndef EO_SHMEM_H
 #define EO_SHMEM_H
@@ -132,7 +133,11 @@ typedef struct EoDatabase
 	bool		relay_failed;	/* [L] the last one ended with an error */
 	int			holds;			/* [L] DROP DATABASE and the like under way:
 								 * no relay may run */
-	ConditionVariable relay_changed;	/* relay started or ended */
+	ConditionVariable relay_changed;	/* relay started or ended; so for the next */
+
+	/* ---- the worker of eo.snapshot() ---- */
+	pid_t		snapshot_pid;	/* [L] 0: none */
+	bool		snapshot_failed;	/* [L] the last one ended with an error */
 
 	/* ---- what the log waits for, see eo.stalls ---- */
 	pg_atomic_uint32 stall_xid; /* [R] 0: none */
@@ -219,9 +224,12 @@ typedef struct EoShared
 	int			ndatabases;
 	int			nsubscriptions;
 	int			ntallies;
+	int			nbackends;
 	EoDatabase *databases;
 	EoSubscriptionSlot *subscriptions;
 	EoTallySlot *tallies;
+	pg_atomic_uint64 *appended; /* by number of the backend: the latest
+								 * transaction that appended, a full xid */
 } EoShared;
 
 /* NULL unless loaded by shared_preload_libraries */

@@ -29,6 +29,8 @@ static const char *const producer_grants[] = {
 	"GRANT EXECUTE ON FUNCTION eo.last_seq TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.wait_published TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.capture, eo.uncapture, eo.capture_row TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.snapshot, eo.stop_snapshot, eo.snapshot_worker TO %s",
+	"GRANT SELECT ON eo.snapshots TO %s",
 	NULL
 };
 
@@ -60,6 +62,8 @@ static const char *const operator_grants[] = {
 	"GRANT EXECUTE ON FUNCTION eo.create_consumer, eo.drop_consumer TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.create_idempotency_scope, eo.drop_idempotency_scope TO %s",
 	"GRANT EXECUTE ON FUNCTION eo.tally_status TO %s",
+	"GRANT EXECUTE ON FUNCTION eo.snapshot_worker TO %s",
+	"GRANT SELECT ON eo.snapshots TO %s",
 	"GRANT SELECT ON eo.inbox_status, eo.idempotency_status TO %s",
 	"GRANT USAGE ON FOREIGN DATA WRAPPER eo_kafka TO %s",
 	NULL

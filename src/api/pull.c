@@ -195,7 +195,8 @@ count_events(EoDatabase *db, Pull *pull, int64 from, int64 upto, int sign)
 	EoLogReader *reader = eo_log_reader_create(db, from);
 	EoReadLimits limits = {
 		.events = eo_batch_events,.bytes = (Size) eo_batch_bytes * 1024,
-		.wants = eo_topic_filter,.wants_arg = pull->patterns,.through_seq = upto
+		.wants = eo_topic_filter,.wants_arg = pull->patterns,.subscription = pull->id,
+		.through_seq = upto
 	};
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "eo_outbox count",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -297,6 +298,7 @@ eo_outbox_fetch(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 
 	limits.wants_arg = pull.patterns;
+	limits.subscription = pull.id;
 	reader = eo_log_reader_create(db, pull.seq);
 	do
 	{

@@ -9,10 +9,12 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "capture/row_json.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_coerce.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -43,6 +45,7 @@ typedef struct Column
 	Oid			type;			/* below domains */
 	int16		typlen;
 	bool		typbyval;
+	bool		zoned;			/* its text may depend on the time zone */
 	FmgrInfo	function;		/* output function or to_jsonb() */
 	JsonbValue	name;
 } Column;
@@ -119,6 +122,18 @@ kind_of(Oid type)
 	}
 }
 
+/* Types that have a timestamp with time zone in them, and who knows what. */
+static bool
+is_zoned(Oid type)
+{
+	char		typtype = get_typtype(type);
+
+	if (typtype == TYPTYPE_ENUM)
+		return false;
+	return type == TIMESTAMPTZOID || type >= FirstNormalObjectId || typtype != TYPTYPE_BASE ||
+		OidIsValid(get_element_type(type));
+}
+
 /* to_jsonb() asks the call for the type of its argument. */
 static void
 find_to_jsonb(FmgrInfo *function, Oid type)
@@ -147,6 +162,7 @@ make_column(Column *column, Form_pg_attribute attribute)
 	column->kind = kind_of(column->type);
 	column->typlen = attribute->attlen;
 	column->typbyval = attribute->attbyval;
+	column->zoned = is_zoned(column->type);
 	set_string(&column->name, name, strlen(name));
 	if (column->kind == KIND_TO_JSONB)
 		find_to_jsonb(&column->function, column->type);
@@ -439,6 +455,32 @@ value_text(JsonbValue *value)
 	}
 }
 
+/*
+ * A row has the same key whoever changes it: where its text tells a time in the
+ * zone of the session, that is UTC.
+ */
+static void
+put_key_value(JsonbValue *out, Column *column, TupleTableSlot *row)
+{
+	pg_tz	   *saved = session_timezone;
+
+	if (!column->zoned)
+	{
+		put_value(out, column, row);
+		return;
+	}
+	PG_TRY();
+	{
+		session_timezone = pg_tzset("GMT");
+		put_value(out, column, row);
+	}
+	PG_FINALLY();
+	{
+		session_timezone = saved;
+	}
+	PG_END_TRY();
+}
+
 text *
 eo_row_key(EoRowEncoder *encoder, TupleTableSlot *row, int nkeys, const AttrNumber *keys)
 {
@@ -455,7 +497,7 @@ eo_row_key(EoRowEncoder *encoder, TupleTableSlot *row, int nkeys, const AttrNumb
 					 errmsg("column \"%.*s\" of the key of a captured row must not be null",
 							column->name.val.string.len, column->name.val.string.val),
 					 errhint("Make the column NOT NULL, or capture the table under another key.")));
-		put_value(&values[i], column, row);
+		put_key_value(&values[i], column, row);
 	}
 	if (nkeys == 1)
 		return value_text(&values[0]);

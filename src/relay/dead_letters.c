@@ -199,6 +199,7 @@ write_refusals(EoSubscription *sub)
 		return;
 	limits.wants = eo_topic_filter;
 	limits.wants_arg = sub->topics;
+	limits.subscription = sub->id;
 	limits.through_seq = sub->acked.seq;
 	reader = eo_log_reader_create(eo_relay.db, ((EoRefusal *) lfirst(next))->seq - 1);
 	do

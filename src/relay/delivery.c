@@ -471,6 +471,7 @@ read_batch(EoSubscription *sub, uint64 ended)
 	limits.bytes = (Size) eo_batch_bytes * 1024;
 	limits.wants = sub->all_topics ? NULL : eo_topic_filter;
 	limits.wants_arg = sub->topics;
+	limits.subscription = sub->id;
 	limits.standbys = sub->target->synchronous_standbys;
 
 	eo_relay_begin(false);

@@ -120,6 +120,7 @@ eo_recount_step(EoSubscription *sub, uint64 ended)
 
 	limits.wants = eo_topic_filter;
 	limits.wants_arg = sub->topics;
+	limits.subscription = sub->id;
 	limits.through_seq = sub->recount.through;
 	eo_relay_begin(false);
 	if (!eo_log_reader_next(sub->reader, &limits, &result))

@@ -38,6 +38,7 @@
 #include "relay/launcher.h"
 #include "relay/relay.h"
 #include "relay/retention.h"
+#include "relay/snapshots.h"
 #include "relay/sql.h"
 #include "relay/subscriptions.h"
 #include "storage/ipc.h"
@@ -204,11 +205,8 @@ set_option(const char *name, const char *value)
 		SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-/*
- * Settings of the database must not change how the relay works.
- */
-static void
-set_options(void)
+void
+eo_relay_set_options(const char *application_name)
 {
 	set_option("search_path", "pg_catalog, pg_temp");
 	set_option("synchronous_commit", "off");
@@ -221,7 +219,7 @@ set_options(void)
 	set_option("idle_in_transaction_session_timeout", "0");
 	set_option("lock_timeout", "1s");
 	set_option("jit", "off");
-	set_option("application_name", "eo_outbox relay");
+	set_option("application_name", application_name);
 }
 
 static void
@@ -240,7 +238,7 @@ start_relay(void)
 	eo_relay.scratch = AllocSetContextCreate(TopMemoryContext, "eo_outbox scratch",
 											 ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(eo_relay.scratch);
-	set_options();
+	eo_relay_set_options("eo_outbox relay");
 	check_extension();
 	register_relay();
 	pgstat_report_appname("eo_outbox relay");
@@ -405,13 +403,17 @@ recover(void)
 	return error->message;
 }
 
-/* What was received; events do not wait for what goes wrong there. */
+/*
+ * What was received, and what snapshots are to be made; events do not wait for
+ * what goes wrong there.
+ */
 static void
-retain(void)
+do_chores(void)
 {
 	PG_TRY();
 	{
 		eo_retention_step();
+		eo_snapshots_step();
 	}
 	PG_CATCH();
 	{
@@ -463,7 +465,7 @@ load_configuration(void)
 static int64
 next_deadline(void)
 {
-	int64		deadline = Min(Min(truncate_at, load_at), eo_retention_deadline());
+	int64		deadline = Min(Min(truncate_at, load_at), Min(eo_retention_deadline(), eo_snapshots_deadline()));
 
 	for (EoSubscription *sub = eo_relay.subscriptions; sub != NULL; sub = sub->next)
 		deadline = Min(deadline, eo_subscription_deadline(sub));
@@ -530,7 +532,7 @@ run_turn(void)
 		busy |= serve(sub, ended);
 	eo_relay.child_ended = false;
 	truncate_segments();
-	retain();
+	do_chores();
 
 	if (busy)
 		eo_events_wait(0);

@@ -31,6 +31,11 @@ typedef struct EoRelay
 extern EoRelay eo_relay;
 
 /*
+ * For a worker of this database: its settings must not change how it works.
+ */
+extern void eo_relay_set_options(const char *application_name);
+
+/*
  * Writes the epoch in force down, to be on disk when the caller's transaction
  * has committed.  With SPI connected or not.
  */

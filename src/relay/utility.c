@@ -8,9 +8,10 @@
  * told at commit.  DROP EXTENSION is a change of that kind.
  *
  * DROP DATABASE and its like need a database without connections, and wait five
- * seconds for them to go away.  A relay would not, so it is put on hold: told
- * to leave, and not started again before the transaction is over, whichever way
- * it ends.  Only who may run the command can do that.
+ * seconds for them to go away.  A relay would not, nor would the worker of
+ * eo.snapshot(), so they are put on hold: told to leave, and not started again
+ * before the transaction is over, whichever way it ends.  Only who may run the
+ * command can do that.
  */
 #include "postgres.h"
 
@@ -257,7 +258,14 @@ release_holds(void)
 	held = NIL;
 }
 
-/* Tells the relay to leave and waits until it has, for a while. */
+static void
+terminate(pid_t pid)
+{
+	if (pid != 0)
+		(void) kill(pid, SIGTERM);
+}
+
+/* Tells the relay and its worker to leave and waits until they have, for a while. */
 static void
 stop_relay(Oid dboid)
 {
@@ -269,15 +277,18 @@ stop_relay(Oid dboid)
 	ConditionVariablePrepareToSleep(&db->relay_changed);
 	for (;;)
 	{
-		pid_t		pid;
+		pid_t		relay;
+		pid_t		worker;
 		int64		left = until - eo_clock_ms();
 
 		LWLockAcquire(eo_shared->lock, LW_SHARED);
-		pid = db->relay_pid;
+		relay = db->relay_pid;
+		worker = db->snapshot_pid;
 		LWLockRelease(eo_shared->lock);
-		if (pid == 0 || left <= 0)
+		if ((relay == 0 && worker == 0) || left <= 0)
 			break;
-		(void) kill(pid, SIGTERM);
+		terminate(relay);
+		terminate(worker);
 		(void) ConditionVariableTimedSleep(&db->relay_changed, left, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();

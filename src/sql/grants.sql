@@ -21,9 +21,10 @@ REVOKE ALL ON TYPE eo.event FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA eo TO pg_monitor;
 GRANT SELECT ON eo.subscriptions, eo.events, eo.segments, eo.stalls, eo.dead_letters,
-	eo.inbox_status, eo.idempotency_status, eo.captures TO pg_monitor;
+	eo.inbox_status, eo.idempotency_status, eo.captures, eo.snapshots TO pg_monitor;
 GRANT EXECUTE ON FUNCTION eo.subscription_status, eo.segment_status, eo.log_status,
-	eo.tally_status, eo.event_payload, eo.event_body, eo.capture_setting TO pg_monitor;
+	eo.tally_status, eo.event_payload, eo.event_body, eo.capture_setting,
+	eo.snapshot_worker TO pg_monitor;
 
 -- What a dump takes along.  Events, cursors and dead letters stay: they belong
 -- to this database; a restored one starts anew and waits for eo.adopt().

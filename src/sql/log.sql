@@ -16,7 +16,8 @@ CREATE TABLE eo.log_template (
 	headers jsonb,
 	payload jsonb,
 	body bytea,
-	content_type text
+	content_type text,
+	subscription integer
 );
 ALTER TABLE eo.log_template
 	ALTER topic SET STORAGE PLAIN, ALTER key SET STORAGE PLAIN,

@@ -43,6 +43,8 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "store/append.h"
 #include "store/catalog.h"
 #include "store/event.h"
@@ -278,8 +280,67 @@ insert_rows(Relation rel, HeapTuple *tuples, int ntuples, CommandId cid)
 	return last;
 }
 
+/*
+ * Tells that this transaction has begun.  Nobody has to take it back: a full
+ * xid is never used again.
+ */
+static void
+note_begun(void)
+{
+	pg_atomic_write_u64(&eo_shared->appended[EoMyBackendNumber()],
+						U64FromFullTransactionId(GetTopFullTransactionId()));
+}
+
+bool
+eo_append_begun(TransactionId xid)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint32		epoch = EpochFromFullTransactionId(next);
+	uint64		full;
+
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	full = U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid));
+	for (int i = 0; i < eo_shared->nbackends; i++)
+	{
+		if (pg_atomic_read_u64(&eo_shared->appended[i]) == full)
+			return true;
+	}
+	return false;
+}
+
+TransactionId *
+eo_append_undecided(int *n)
+{
+	TransactionId *xids = palloc(sizeof(TransactionId) * eo_shared->nbackends);
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+
+	/* Who has a number now has told so after this. */
+	eo_append_lock();
+	eo_append_unlock();
+	*n = 0;
+	for (int i = 0; i < eo_shared->nbackends; i++)
+	{
+		uint64		full = pg_atomic_read_u64(&eo_shared->appended[i]);
+
+		/* None is that old, but its short form may be somebody's again. */
+		if (full == 0 || full + (UINT64CONST(1) << 31) < next)
+			continue;
+		if (TransactionIdIsInProgress(XidFromFullTransactionId(FullTransactionIdFromU64(full))))
+			xids[(*n)++] = XidFromFullTransactionId(FullTransactionIdFromU64(full));
+	}
+	return xids;
+}
+
 int64
 eo_append(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples)
+{
+	return eo_append_checked(db, tuples, heads, ntuples, NULL, NULL);
+}
+
+int64
+eo_append_checked(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples,
+				  EoAppendCheck check, void *arg)
 {
 	CommandId	cid = GetCurrentCommandId(true);
 	TimestampTz now = GetCurrentTimestamp();
@@ -292,6 +353,13 @@ eo_append(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples)
 	(void) GetCurrentTransactionId();
 	eo_log_prepare(db);
 	rel = open_active_segment(db, &segment, now, &nblocks);
+	if (check != NULL && (ntuples = check(arg)) == 0)
+	{
+		eo_append_unlock();
+		table_close(rel, NoLock);
+		return 0;
+	}
+	note_begun();
 	if (append_slots == NULL && ntuples > 1)
 		make_append_slots(rel);
 

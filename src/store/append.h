@@ -18,6 +18,30 @@
 extern int64 eo_append(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples);
 
 /*
+ * The same, but asks `check`, under the append lock, whether the rows may still
+ * be appended.  It takes those that may not out of the arrays and returns how
+ * many are left, or 0: then nothing is appended, and so returned.  It must not
+ * wait for a lock.
+ */
+typedef int (*EoAppendCheck) (void *arg);
+extern int64 eo_append_checked(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntuples,
+							   EoAppendCheck check, void *arg);
+
+/*
+ * Whether a transaction in progress has begun to append: events of all that it
+ * has done so far are in the log, or about to be.  Caller holds the append lock
+ * of the transaction's database.
+ */
+extern bool eo_append_begun(TransactionId xid);
+
+/*
+ * The transactions in progress that have begun to append, in the current memory
+ * context.  With none of them, all that has been appended before the call is
+ * decided.  Needs a snapshot.
+ */
+extern TransactionId *eo_append_undecided(int *n);
+
+/*
  * Reads the state of the log from disk into shared memory, if nobody has since
  * server start.  Takes the append lock for it.
  */

@@ -76,6 +76,8 @@ form_row(TupleDesc desc, const EoEvent *event, int part,
 	SET_OR_NULL(EO_COL_PAYLOAD, payload);
 	SET_OR_NULL(EO_COL_BODY, body);
 	SET_OR_NULL(EO_COL_CONTENT_TYPE, event->content_type);
+	SET(EO_COL_SUBSCRIPTION, Int32GetDatum(event->subscription));
+	nulls[EO_COL_SUBSCRIPTION - 1] = event->subscription == 0;
 	return heap_form_tuple(desc, values, nulls);
 }
 
@@ -165,6 +167,7 @@ eo_event_deform(HeapTuple tuple, TupleDesc desc, EoEvent *event)
 	event->payload = GET_OR_NULL(EO_COL_PAYLOAD);
 	event->body = GET_OR_NULL(EO_COL_BODY);
 	event->content_type = GET_OR_NULL(EO_COL_CONTENT_TYPE);
+	event->subscription = nulls[EO_COL_SUBSCRIPTION - 1] ? 0 : DatumGetInt32(GET(EO_COL_SUBSCRIPTION));
 	event->size = tuple->t_len;
 	part = DatumGetInt16(GET(EO_COL_PART));
 	if (part > 0)

@@ -30,9 +30,10 @@ enum
 	EO_COL_HEADERS,
 	EO_COL_PAYLOAD,				/* jsonb */
 	EO_COL_BODY,				/* bytea, or a part of either */
-	EO_COL_CONTENT_TYPE			/* of body; NULL with a jsonb payload */
+	EO_COL_CONTENT_TYPE,		/* of body; NULL with a jsonb payload */
+	EO_COL_SUBSCRIPTION			/* the only one that gets it; NULL: all */
 };
-#define EO_LOG_COLUMNS	EO_COL_CONTENT_TYPE
+#define EO_LOG_COLUMNS	EO_COL_SUBSCRIPTION
 
 /*
  * Pointers lead into memory of whoever made the event.  `payload`, `body` and
@@ -51,6 +52,7 @@ typedef struct EoEvent
 	struct varlena *payload;	/* jsonb, or NULL */
 	struct varlena *body;		/* bytea, or NULL */
 	text	   *content_type;	/* or NULL */
+	int32		subscription;	/* the only one that gets it; 0: all */
 	Size		size;			/* bytes of its rows */
 } EoEvent;
 

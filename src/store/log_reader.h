@@ -20,6 +20,8 @@ typedef struct EoReadLimits
 	Size		bytes;
 	EoTopicFilter wants;		/* NULL: every topic */
 	void	   *wants_arg;
+	int32		subscription;	/* who reads: events for another one alone are
+								 * not wanted */
 	int64		through_seq;	/* do not read beyond it; 0: no bound */
 	bool		standbys;		/* only what the synchronous standbys, if there
 								 * are any, have on disk */

@@ -54,11 +54,14 @@ judge_row(EoRowBatch *batch, HeapTuple tuple, Buffer buffer, TransactionId *xid)
 }
 
 static bool
-topic_wanted(EoRowBatch *batch, HeapTuple tuple)
+event_wanted(EoRowBatch *batch, HeapTuple tuple)
 {
 	bool		isnull;
+	Datum		only = heap_getattr(tuple, EO_COL_SUBSCRIPTION, batch->desc, &isnull);
 	Datum		topic;
 
+	if (!isnull && DatumGetInt32(only) != batch->limits->subscription)
+		return false;
 	if (batch->limits->wants == NULL)
 		return true;
 	topic = heap_getattr(tuple, EO_COL_TOPIC, batch->desc, &isnull);
@@ -106,7 +109,7 @@ collect_row(HeapTuple tuple, Buffer buffer, void *arg)
 	row->xid = InvalidTransactionId;
 	row->state = judge_row(batch, tuple, buffer, &row->xid);
 	row->tuple = NULL;
-	if (row->state == ROW_COMMITTED && (row->part > 0 || topic_wanted(batch, tuple)))
+	if (row->state == ROW_COMMITTED && (row->part > 0 || event_wanted(batch, tuple)))
 		row->tuple = heap_copytuple(tuple);
 }
 
