@@ -151,4 +151,4 @@ select key, type, payload from eo.pending(); rollback;
 select eo.uncapture('hand');
 begin; prepare transaction 'no'; begin; insert into hand values (3, 3); prepare transaction 'no';
 set default_transaction_read_only = on; select eo.capture('hand'); reset default_transaction_read_only;
-reset search_path; drop schema capt cascade; revoke all on all functions in schema eo from regress_capture_owner; revoke usage on schema eo from regress_capture_owner; drop role regress_capture_owner, regress_capture_writer;
+reset search_path; drop schema capt cascade; revoke all on all functions in schema eo from regress_capture_owner; revoke all on all tables in schema eo from regress_capture_owner; revoke usage on schema eo from regress_capture_owner; drop role regress_capture_owner, regress_capture_writer;

@@ -4,11 +4,12 @@ CREATE SCHEMA snap;
 CREATE FUNCTION snap.wait(snapshot bigint) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	result text;
+	pause CONSTANT double precision := 0.02;
 BEGIN
 	FOR i IN 1 .. 3000 LOOP
 		SELECT concat_ws(': ', state, error) INTO result FROM eo.snapshots WHERE id = snapshot;
 		EXIT WHEN result NOT LIKE 'waiting%' AND result NOT LIKE 'running%';
-		PERFORM pg_sleep(0.02);
+		PERFORM pg_sleep(pause);
 	END LOOP;
 	RETURN result;
 END $$;
