@@ -21,6 +21,7 @@ import drain  # noqa: F401
 import inbox  # noqa: F401
 import latency  # noqa: F401
 import memory  # noqa: F401
+import snapshot  # noqa: F401
 from rows import ROWS, Bench
 from server import SETTINGS, Server
 
