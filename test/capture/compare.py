@@ -16,7 +16,7 @@ CREATE FUNCTION rebuilt.unscaled(value text) RETURNS numeric LANGUAGE sql IMMUTA
 	FROM decode(value, 'base64') AS b, generate_series(0, length(b) - 1) AS i GROUP BY b
 $$;
 CREATE FUNCTION rebuilt.number(value jsonb) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
-	SELECT rebuilt.unscaled(value ->> 'value') / 10::numeric ^ (value ->> 'scale')::int
+	SELECT rebuilt.unscaled(value ->> 'value') * ('1e' || -(value ->> 'scale')::int)::numeric
 $$;
 CREATE FUNCTION rebuilt.moment(micros numeric) RETURNS timestamp LANGUAGE sql IMMUTABLE AS $$
 	SELECT timestamp '1970-01-01' + div(micros, 86400000000)::int * interval '1 day' + (micros % 86400000000)::bigint * interval '1 us'
@@ -25,7 +25,7 @@ $$;
 
 PLAIN = ("bool", "int2", "int4", "int", "int8", "oid", "float4", "float8", "name", '"char"', "xml", "jsonb", "doc", "uuid",
          "inet", "cidr", "macaddr", "macaddr8", "int4range", "int8range", "numrange", "daterange", "tsrange", "tstzrange",
-         "tsvector", "mood", "ltree", "text", "varchar", "bpchar", "json", "citext", "timestamptz", "span", "positive",
+         "tsvector", "mood", "ltree", "text", "varchar", "bpchar", "json", "citext", "span", "positive",
          "small", "text[]", "int4[]", "float8[]", "uuid[]", "bool[]")
 
 # Where Debezium tells less than the value, or another name for it.
@@ -46,13 +46,17 @@ def debezium_value(declared, j, name):
         "bytea": "decode({v}, 'base64')",
         "numeric": "trim_scale(rebuilt.number({j} -> {n}))",
         "money": "(rebuilt.unscaled({v}) / 100)::money",
-        "money2": "rebuilt.unscaled({v}) / 100",
+        "money2": "round(rebuilt.unscaled({v}) / 100, 2)",
         "date": "date '1970-01-01' + {v}::int",
         "timestamp": "rebuilt.moment({v}::numeric)",
         "timestamp(3)": "rebuilt.moment({v}::numeric * 1000)",
         "stamp": "rebuilt.moment({v}::numeric * 1000)",
         "numeric(10,2)": "round(rebuilt.unscaled({v}) / 100, 2)",
         "numeric(12,3)": "round(rebuilt.unscaled({v}) / 1000, 3)",
+        # its years of more than four digits have a sign, as in Java
+        "timestamptz": "ltrim({v}, '+')::timestamptz",
+        # its cast from text takes no numbers
+        "regclass": "regclassin(textout(convert_from(decode({v}, 'base64'), 'UTF8')))",
         "point": "point(({j} -> {n} ->> 'x')::float8, ({j} -> {n} ->> 'y')::float8)",
     }
     if declared == "ints":

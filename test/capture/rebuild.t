@@ -78,12 +78,14 @@ class Server(Cluster):
         self.psql("--file", path, stdout=subprocess.DEVNULL)
 
     def values(self, sql):
-        """Lines of fields with tabs between them."""
+        """Lines of fields with tabs between them; errors are such lines, too."""
         path = os.path.join(self.directory, "values.sql")
         with open(path, "w") as f:
             f.write(sql)
-        out = self.psql("--tuples-only", "--no-align", "--field-separator", "\t", "--file", path, stdout=subprocess.PIPE).stdout
-        return [line.split("\t") for line in out.splitlines()]
+        out = self.psql("--set", "ON_ERROR_STOP=0", "--tuples-only", "--no-align", "--field-separator", "\t", "--file", path,
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        errors = [(line, "an unknown number of") for line in out.stderr.splitlines() if "ERROR" in line]
+        return [line.split("\t") for line in out.stdout.splitlines()] + errors
 
 
 class Reader:
@@ -173,12 +175,13 @@ class Rebuild:
         """Counts them, and keeps the statements that must not fail so."""
         state = None
         for line in log:
-            error = re.search(r"(?:ERROR|FATAL|PANIC): +(\w{5})$", line)
-            if error or line.startswith("psql:"):
+            error = re.match(r"psql:.*:\d+: (?:ERROR|FATAL|PANIC): +(\w{5})$", line)
+            statement = re.match(r"psql:.*:\d+: STATEMENT: (.*)", line)
+            if error or line.startswith("psql:") and not statement:
                 state = error.group(1) if error else line.strip()
                 self.errors[state] = self.errors.get(state, 0) + 1
-            elif line.startswith("STATEMENT:") and state not in EXPECTED_ERRORS:
-                self.unexpected.append("%s: %s" % (state, line[10:500].strip()))
+            elif statement and state not in EXPECTED_ERRORS:
+                self.unexpected.append("%s: %.500s" % (state, statement.group(1)))
 
     def read(self):
         reader = Reader(self.server)

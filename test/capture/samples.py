@@ -91,7 +91,7 @@ SAMPLES = {
     "regprocedure": ["-", "sin(double precision)", "upper(text)"],
     "regoper": ["0", "#-"],
     "regoperator": ["0", "+(integer,integer)", "-(NONE,bigint)"],
-    "regclass": ["-", "pg_class", "pg_catalog.pg_index", '"Odd ""Schema"', "999999"],
+    "regclass": ["-", "pg_class", "pg_catalog.pg_index", '"Odd ""Schema"""."Odd.Table, \u00fc"', "999999"],
     "regcollation": ["-", '"C"'],
     "regtype": ["-", "integer", "character varying", "timestamp with time zone[]"],
     "regrole": ["-", "pg_read_all_data"],

@@ -9,7 +9,7 @@ from tables import Number, identifier
 
 # What a statement may fail with, beside what the application itself raises: a
 # constraint, an earlier failure, another session, pending events of triggers.
-EXPECTED_ERRORS = {"23502", "23503", "23505", "25P02", "40001", "40P01", "55006", "21000", "27000", "3B001", "0A000", "P0001"}
+EXPECTED_ERRORS = {"23502", "23503", "23505", "23514", "25P02", "40001", "40P01", "55006", "21000", "27000", "3B001", "0A000", "P0001"}
 
 SETTINGS = (
     "SET timezone = 'UTC';",
