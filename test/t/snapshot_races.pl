@@ -8,7 +8,7 @@ use EoRelay;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_log_server('races', conf => "deadlock_timeout = 100ms\nfsync = off\n");
+my $node = new_log_server('races', streaming => 1, conf => "max_connections = 40\ndeadlock_timeout = 100ms\n");
 
 value($node, <<'EOS');
 -- What a consumer has that applies the events after a seq by key, in order.
@@ -20,15 +20,11 @@ CREATE FUNCTION test.state(of_topic text, since bigint) RETURNS TABLE (key text,
 	WHERE payload IS NOT NULL AND type NOT LIKE '%.deleted'
 $$;
 
--- A row at which the worker stops while it makes events.
-CREATE TABLE test.gate (id int, closed boolean);
-INSERT INTO test.gate VALUES (50, false);
-CREATE FUNCTION test.pass(row_id int) RETURNS boolean LANGUAGE plpgsql AS $$
+-- A row at which the worker stops while it makes events, if the gate is closed.
+CREATE FUNCTION test.pass(row_id int) RETURNS boolean LANGUAGE plpgsql SET lock_timeout = 0 AS $$
 BEGIN
-	IF current_setting('application_name') = 'eo_outbox snapshot' THEN
-		WHILE EXISTS (SELECT FROM test.gate WHERE id = row_id AND closed) LOOP
-			PERFORM pg_sleep(0.01);
-		END LOOP;
+	IF row_id = 50 AND current_setting('application_name') = 'eo_outbox snapshot' THEN
+		PERFORM pg_advisory_xact_lock_shared(50);
 	END IF;
 	RETURN true;
 END $$;
@@ -37,6 +33,8 @@ CREATE TABLE t (id int PRIMARY KEY, n int, v text);
 INSERT INTO t SELECT i, 0, 'row ' || i FROM generate_series(1, 900) AS i;
 SELECT eo.capture('t', topic => 't', when_clause => 'test.pass(id)');
 EOS
+
+my $gate = session($node);
 
 sub last_seq
 {
@@ -71,17 +69,17 @@ sub wait_state
 # The worker has read the first rows, and stands at the gate with them.
 sub begin_at_gate
 {
-	value($node, 'UPDATE test.gate SET closed = true');
+	$gate->query_safe('SELECT pg_advisory_lock(50)');
 	my $id = value($node, "SELECT eo.snapshot('t')");
 	$node->poll_query_until('postgres',
-		"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'eo_outbox snapshot' AND wait_event = 'PgSleep'")
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'eo_outbox snapshot' AND wait_event = 'advisory'")
 	  or die 'the worker does not come to the gate';
 	return $id;
 }
 
 sub open_gate
 {
-	value($node, 'UPDATE test.gate SET closed = false');
+	$gate->query_safe('SELECT pg_advisory_unlock(50)');
 	return;
 }
 
@@ -184,9 +182,9 @@ foreach my $end (qw(commit abort))
 	my $start = subscribe_pull($node, 'late');
 
 	$id = value($node, "SELECT eo.snapshot('t', 'late')");
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'eo_outbox snapshot'")
-	  or die 'there is no worker';
-	value($node, 'SELECT pg_sleep(0.3)');
+	$node->poll_query_until('postgres',
+		"SELECT xact_start - backend_start > '1 s' FROM pg_stat_activity WHERE application_name = 'eo_outbox snapshot'")
+	  or die 'there is no worker that tries more than once';
 	is(value($node, "SELECT state FROM eo.snapshots WHERE id = $id"), 'waiting', 'no snapshot begins before what was appended is decided');
 	release_commit($holder, $session);
 	wait_state($id, 'done');
@@ -213,7 +211,7 @@ EOS
 	send_query($session, "UPDATE t SET n = 40 WHERE id = 45");
 	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
 	  or die 'nobody waits for the standby';
-	$node->safe_psql('postgres', "SET synchronous_commit = local; UPDATE test.gate SET closed = false");
+	open_gate();
 	wait_state($id, 'done');
 	$node->safe_psql('postgres', "ALTER SYSTEM RESET synchronous_standby_names");
 	$node->reload;
@@ -222,5 +220,6 @@ EOS
 	$session->quit;
 }
 
+$gate->quit;
 $node->stop;
 done_testing();
