@@ -2,7 +2,7 @@
 """Random statements of several sessions, over tables with every type there is:
 what the events say, applied to nothing, gives the tables again; TAP.
 
-    EO_STATEMENTS=200000    as many statements (20,000)
+    EO_STATEMENTS=200000    as many statements (200,000)
     EO_SEED=...             the same ones as a run that has printed this seed
 """
 import os
@@ -24,15 +24,16 @@ sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 import tap  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from compare import FUNCTIONS, applied_equal, create_target, debezium_equal, different, rows_equal, source, target  # noqa: E402
-from replay import Replay  # noqa: E402
+from replay import OPS, Replay  # noqa: E402
 from samples import ONE_WAY, OPAQUE, SAMPLES, quote  # noqa: E402
 from tables import MODES, all_tables, identifier, schema  # noqa: E402
-from workload import EXPECTED_ERRORS, Session  # noqa: E402
+from workload import EXPECTED_ERRORS, Session, TAGS, done  # noqa: E402
 
 SESSIONS = 4
 ROUND = 20000               # statements between two comparisons
 BATCH = 5000                # events
-STATEMENTS = int(os.environ.get("EO_STATEMENTS") or "20000")
+STATEMENTS = int(os.environ.get("EO_STATEMENTS") or "200000")
+LEAST = 1 + STATEMENTS // 20000     # of anything that has to happen
 SEED = os.environ.get("EO_SEED") or str(random.SystemRandom().randrange(10 ** 9))
 
 # What has no columns: pseudo-types and what belongs to rows of catalogs.
@@ -129,6 +130,7 @@ class Rebuild:
         self.applied = [t for t in self.tables if t.loadable or t.children]
         self.statements = 0
         self.errors = {}
+        self.kinds = dict.fromkeys(TAGS, 0)
         self.unexpected = []
         self.wrong = []
         self.seconds = {}
@@ -160,16 +162,21 @@ class Rebuild:
             with open(script, "w", encoding="utf-8", newline="\n") as f:
                 f.write(work.script(statements // SESSIONS))
             self.statements += work.count
-            log = open(os.path.join(self.server.directory, "session%d.log" % session), "w+")
-            running.append((log, subprocess.Popen(
-                ["psql", "--no-psqlrc", "--quiet", "--echo-errors", "--file", script], env=self.server.environment,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, text=True)))
-        for log, process in running:
+            log, out = (open(os.path.join(self.server.directory, "session%d.%s" % (session, what)), "w+", encoding="utf-8")
+                        for what in ("log", "out"))
+            running.append((log, out, subprocess.Popen(
+                ["psql", "--no-psqlrc", "--tuples-only", "--echo-errors", "--file", script], env=self.server.environment,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=log, text=True)))
+        for log, out, process in running:
             if process.wait() != 0:
                 self.wrong.append("psql ended with %d" % process.returncode)
             log.seek(0)
             self.read_errors(log)
             log.close()
+            out.seek(0)
+            for kind, count in done(out).items():
+                self.kinds[kind] += count
+            out.close()
 
     def read_errors(self, log):
         """Counts them, and keeps the statements that must not fail so."""
@@ -231,6 +238,19 @@ class Rebuild:
                               "SELECT key, row FROM rebuilt.state WHERE topic = %s" % quote(table.topic(mode)))))
         self.wrong += ["%s: %s rows differ" % (what, n) for what, n in self.server.values("\n".join(sql))]
 
+    def happened(self):
+        """How often each thing that the events have to survive did."""
+        counts = dict(self.kinds)
+        for name in ("cascaded_update", "cascaded_delete"):
+            counts[name] = int(self.server.values("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM " + name)[0][0])
+        counts["moved to another partition"] = sum(t.moves for t in self.replay.topics.values())
+        counts["collided with another session"] = self.errors.get("40001", 0) + self.errors.get("40P01", 0)
+        for mode in MODES:
+            topics = [t for t in self.replay.topics.values() if t.mode == mode]
+            for op in sorted({op for t in topics for op in t.ops}):
+                counts["%s %s" % (mode, op)] = sum(t.ops.get(op, 0) for t in topics)
+        return counts
+
     def run(self):
         self.prepare()
         number = 0
@@ -246,6 +266,7 @@ class Rebuild:
         print("# %d statements, %d events, %s rows at the end; errors: %s" % (
             self.statements, sum(t.count for t in self.replay.topics.values()), rows[0][0],
             ", ".join("%s %d" % e for e in sorted(self.errors.items(), key=lambda e: -e[1]))))
+        print("# done: " + ", ".join("%s %d" % k for k in self.happened().items()))
         print("# seconds: " + ", ".join("%s %.0f" % s for s in self.seconds.items()))
 
 
@@ -268,6 +289,15 @@ def test_statements():
     assert rebuild.statements >= STATEMENTS or rebuild.wrong or rebuild.replay.deviations, rebuild.statements
     silent = [name for name, topic in rebuild.replay.topics.items() if topic.count == 0]
     assert not silent, "no events of %s" % silent
+
+
+def test_kinds():
+    """every kind of statement has changed something, and every kind of event has come"""
+    happened = rebuild.happened()
+    rare = {what: n for what, n in happened.items() if n < LEAST}
+    assert not rare, "%s, seed %s" % (rare, SEED)
+    events = {"%s %s" % (mode, op) for mode, ops in OPS.items() for op in ops}
+    assert events == {what for what in happened if what.split()[0] in MODES}, happened
 
 
 def test_events():

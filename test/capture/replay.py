@@ -33,6 +33,15 @@ def field(text):
     return text
 
 
+# What the types of events end with in each mode.
+OPS = {
+    "fact": {"inserted", "updated", "deleted", "truncated"},
+    "delta": {"inserted", "updated", "deleted", "truncated"},
+    "changelog": {"inserted", "updated", "deleted"},
+    "debezium": {"inserted", "updated", "deleted", "truncated"},
+}
+
+
 class Deviation(Exception):
     """The events do not fit what they are applied to."""
 
@@ -46,13 +55,18 @@ class Topic:
         self.rows = {}
         self.tombstone = None           # the key that one has to follow for
         self.count = 0
+        self.ops = {}                   # how many of each
+        self.moves = 0                  # to another partition, under the same key
+        self.gone = (None, None)        # the key and the partition of a row that was just deleted
         self.apply = getattr(self, mode)
 
     def take(self, key, kind, payload):
         self.count += 1
         if kind.rpartition(".")[0] != self.table.topic(self.mode):
             raise Deviation("type %s" % kind)
-        self.apply(kind.rpartition(".")[2], key, payload)
+        op = kind.rpartition(".")[2]
+        self.ops[op] = self.ops.get(op, 0) + 1
+        self.apply(op, key, payload)
 
     def expect(self, key, there):
         if (key in self.rows) != there:
@@ -70,6 +84,11 @@ class Topic:
                 raise Deviation("another row than there was is deleted")
         else:
             self.rows[key] = payload
+        if self.table.partition:
+            place = self.table.partition(load(payload))
+            # PostgreSQL deletes the row there and inserts it here
+            self.moves += op == "inserted" and self.gone[0] == key and self.gone[1] != place
+            self.gone = (key if op == "deleted" else None, place)
 
     def changelog(self, op, key, payload):
         self.expect(key, op != "inserted")

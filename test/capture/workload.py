@@ -4,12 +4,43 @@ workload
 Random statements: a script for psql, the same for the same seed.
 """
 import random
+import re
 
+from samples import quote
 from tables import Number, identifier
 
 # What a statement may fail with, beside what the application itself raises: a
 # constraint, an earlier failure, another session, pending events of triggers.
 EXPECTED_ERRORS = {"23502", "23503", "23505", "23514", "25P02", "40001", "40P01", "55006", "21000", "27000", "3B001", "0A000", "P0001"}
+
+# Before the name of a kind of statement, in what psql prints.
+KIND = "-- kind "
+
+# The last tag of a command that has done what its kind is for; the others just
+# have to end without an error.
+TAGS = {kind: re.compile(tag + "$") for kind, tag in {
+    "insert": "INSERT 0 [1-9].*", "insert_select": "INSERT 0 [1-9].*", "upsert": "INSERT 0 [1-9].*",
+    "swap": "INSERT 0 [1-9].*", "update": "UPDATE [1-9].*", "update_many": "UPDATE [1-9].*",
+    "update_key": "UPDATE [1-9].*", "move": "UPDATE [1-9].*", "update_nothing": "UPDATE [1-9].*", "execute": "UPDATE [1-9].*",
+    "delete": "DELETE [1-9].*", "delete_many": "DELETE [1-9].*", "merge": "MERGE [1-9].*", "copy": "COPY [1-9].*",
+    "truncate": "TRUNCATE TABLE", "block": "DO", "touch": ".*", "chain": ".*", "commit": "COMMIT", "rollback": "ROLLBACK",
+    "rollback_to_savepoint": "ROLLBACK", "release_savepoint": "RELEASE"}.items()}
+
+
+def done(lines):
+    """Counts the statements of each kind that have done something."""
+    counts = dict.fromkeys(TAGS, 0)
+    kind = last = None
+    for line in [*lines, KIND]:
+        line = line.strip()
+        if line.startswith(KIND.strip()):
+            if last is not None and kind in TAGS and TAGS[kind].match(last):
+                counts[kind] += 1
+            kind, last = line[len(KIND):], None
+        elif line:
+            last = line
+    return counts
+
 
 SETTINGS = (
     "SET timezone = 'UTC';",
@@ -44,7 +75,7 @@ class Session:
             (20, self.insert), (8, self.upsert), (3, self.insert_select), (28, self.update), (6, self.update_many),
             (7, self.update_key), (5, self.update_nothing), (12, self.delete), (4, self.delete_many),
             (4, self.merge), (4, self.copy), (0.25, self.truncate), (3, self.swap), (3, self.chain),
-            (4, self.execute), (5, self.block), (2, self.touch))
+            (4, self.execute), (5, self.block), (2, self.touch), (1, self.move))
 
     # ---- parts of statements --------------------------------------------------
 
@@ -225,6 +256,13 @@ class Session:
                 ids[0], ids[0] + 5),
             "WITH i AS (DELETE FROM account WHERE id = %d RETURNING id) INSERT INTO account (id, n) SELECT id, 5 FROM i" % ids[0]))
 
+    def move(self, _):
+        """Rows go to other partitions."""
+        return self.rng.choice((
+            "UPDATE moved SET region = %d WHERE id %% 7 = %d" % (self.rng.randrange(8), self.rng.randrange(7)),
+            "UPDATE parted SET region = %s WHERE id BETWEEN %d AND 59" % (quote(self.rng.choice("abcd")), self.rng.randrange(40, 60)),
+            "UPDATE parted SET id = (id + 40) %% 80 WHERE region = %s" % quote(self.rng.choice("bc"))))
+
     # ---- transactions ---------------------------------------------------------
 
     def some_table(self):
@@ -237,8 +275,13 @@ class Session:
         table = self.some_table()
         kind = self.rng.choices([k for _, k in self.kinds], [w for w, _ in self.kinds])[0]
         sql = kind(table)
+        self.tell(kind.__name__)
         self.out.append(sql if sql.endswith("\n\\.") else sql + ";")
         self.count += 1
+
+    def tell(self, kind):
+        """What comes next, for those who read what psql prints."""
+        self.out.append("\\echo %s%s" % (KIND, kind))
 
     def savepoint(self, depth):
         """Some statements that may be taken back."""
@@ -247,7 +290,9 @@ class Session:
             self.statement()
             if depth < 3 and self.rng.random() < 0.2:
                 self.savepoint(depth + 1)
-        self.out.append("%s TO s%d;" % ("ROLLBACK", depth) if self.rng.random() < 0.4 else "RELEASE s%d;" % depth)
+        back = self.rng.random() < 0.4
+        self.tell("rollback_to_savepoint" if back else "release_savepoint")
+        self.out.append("%s s%d;" % ("ROLLBACK TO" if back else "RELEASE", depth))
 
     def transaction(self):
         level = self.rng.choice(("READ COMMITTED", "READ COMMITTED", "REPEATABLE READ"))
@@ -260,7 +305,9 @@ class Session:
             self.statement()
             if self.rng.random() < 0.15:
                 self.savepoint(1)
-        self.out.append("ROLLBACK;" if self.rng.random() < 0.12 else "COMMIT;")
+        back = self.rng.random() < 0.12
+        self.tell("rollback" if back else "commit")
+        self.out.append("ROLLBACK;" if back else "COMMIT;")
 
     def fill(self):
         """Rows to begin with."""
