@@ -3,6 +3,9 @@
 -- Only the relay writes cursor, position and dead_letter, so that it never
 -- waits for a lock; functions called by users write subscription, and the
 -- relay is told when they commit.
+--
+-- pg_upgrade refuses a database with a column of type regprocedure and its like,
+-- regclass, regrole and regtype excepted.
 
 CREATE TABLE eo.lineage (
 	epoch integer NOT NULL,
@@ -21,7 +24,6 @@ CREATE TABLE eo.subscription (
 	name text NOT NULL UNIQUE,
 	topics text[] NOT NULL,
 	server name,
-	handler regprocedure,
 	options jsonb NOT NULL DEFAULT '{}',
 	paused boolean NOT NULL DEFAULT false,
 	owner name NOT NULL,
