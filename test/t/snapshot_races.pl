@@ -168,8 +168,8 @@ foreach my $end (qw(commit abort))
 	}
 	wait_state($id, 'done');
 	is(differences($since), '', "a transaction between append and $end");
-	is( value($node, "SELECT count(*) FROM eo.events WHERE topic = 't' AND type = 't.read' AND seq > $since AND key = " . ($end eq 'commit' ? "'40'" : "'41'")),
-		$end eq 'commit' ? '0' : '1', "the row is there if nobody has changed it");
+	is( value($node, "SELECT count(*) FROM eo.events WHERE topic = 't' AND type = 't.read' AND seq > $since AND payload ->> 'n' = '0' AND key = " . ($end eq 'commit' ? "'40'" : "'41'")),
+		$end eq 'commit' ? '0' : '1', "the row as it was is there if nobody has changed it");
 	$session->quit if $end eq 'commit';
 }
 
