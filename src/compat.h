@@ -73,13 +73,20 @@
 
 /* 16 tells which indexes an update concerns; here HeapTupleIsHeapOnly() does */
 #if PG_VERSION_NUM >= 160000
-#define EoSimpleHeapUpdate(rel, tid, tuple) \
+#define EoHeapUpdate(result, rel, tid, tuple, failure) \
 	do { \
+		LockTupleMode lockmode; \
 		TU_UpdateIndexes update_indexes; \
-		simple_heap_update(rel, tid, tuple, &update_indexes); \
+		(result) = heap_update(rel, tid, tuple, GetCurrentCommandId(true), InvalidSnapshot, true, \
+							   failure, &lockmode, &update_indexes); \
 	} while (0)
 #else
-#define EoSimpleHeapUpdate(rel, tid, tuple)	simple_heap_update(rel, tid, tuple)
+#define EoHeapUpdate(result, rel, tid, tuple, failure) \
+	do { \
+		LockTupleMode lockmode; \
+		(result) = heap_update(rel, tid, tuple, GetCurrentCommandId(true), InvalidSnapshot, true, \
+							   failure, &lockmode); \
+	} while (0)
 #endif
 
 /* 17 moved it */

@@ -302,6 +302,30 @@ eo_keyed_insert(EoKeyedTable *table, int32 owner, struct varlena *key, const Dat
 	return NULL;
 }
 
+/*
+ * The lock of a key does not keep those out that change rows by SQL, as
+ * eo.drop_consumer() does.
+ */
+static void
+check_changed(TM_Result result)
+{
+	switch (result)
+	{
+		case TM_Ok:
+			return;
+		case TM_Updated:
+		case TM_Deleted:
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 result == TM_Updated ? errmsg("could not serialize access due to concurrent update") :
+					 errmsg("could not serialize access due to concurrent delete"),
+					 errhint("The transaction might succeed if retried.")));
+			break;
+		default:
+			elog(ERROR, "could not change a row: status %d", (int) result);
+	}
+}
+
 void
 eo_keyed_update(EoKeyedTable *table, int32 owner, struct varlena *key, const Datum *rest,
 				const bool *rest_nulls)
@@ -310,11 +334,14 @@ eo_keyed_update(EoKeyedTable *table, int32 owner, struct varlena *key, const Dat
 	bool		nulls[EO_KEYED_COLUMNS_MAX];
 	HeapTuple	tuple = form_row(table, owner, key, rest, rest_nulls, values, nulls);
 	ItemPointerData old = table->slot->tts_tid;
+	TM_FailureData failure;
+	TM_Result	result;
 
 	ExecClearTuple(table->slot);
 	/* The row may be of this very command, which could not change it. */
 	CommandCounterIncrement();
-	EoSimpleHeapUpdate(table->rel, &old, tuple);
+	EoHeapUpdate(result, table->rel, &old, tuple, &failure);
+	check_changed(result);
 	if (!HeapTupleIsHeapOnly(tuple))
 		(void) insert_into_indexes(table, tuple, values, nulls, false);
 	heap_freetuple(tuple);
@@ -324,8 +351,10 @@ void
 eo_keyed_delete(EoKeyedTable *table)
 {
 	ItemPointerData tid = table->slot->tts_tid;
+	TM_FailureData failure;
 
 	ExecClearTuple(table->slot);
 	CommandCounterIncrement();
-	simple_heap_delete(table->rel, &tid);
+	check_changed(heap_delete(table->rel, &tid, GetCurrentCommandId(true), InvalidSnapshot, true,
+							  &failure, false));
 }

@@ -135,6 +135,26 @@ take_position(EoKeyedTable *table, const EoOwner *owner, struct varlena *source,
 	return result;
 }
 
+/*
+ * Caller holds the lock of the key.  eo.drop_consumer() deletes the row; that
+ * there is none says nothing unless the consumer is still the same.
+ */
+static EoSighting
+look_for_source(EoKeyedTable *table, EoOwner *owner, struct varlena *source, TransactionId *holder)
+{
+	EoSighting	sighting;
+	int32		id;
+
+	if (!eo_owner_refresh(owner))
+		eo_owner_refuse_dropped(owner);
+	id = owner->id;
+	eo_keyed_open(table, eo_received_position_relid(), RowExclusiveLock);
+	sighting = eo_keyed_look(table, id, source, holder);
+	if (sighting == EO_UNSEEN && (!eo_owner_refresh(owner) || owner->id != id))
+		eo_owner_refuse_dropped(owner);
+	return sighting;
+}
+
 EoPositionResult
 eo_inbox_receive_at(struct varlena *consumer, struct varlena *source, int64 position, bool dense)
 {
@@ -154,10 +174,7 @@ eo_inbox_receive_at(struct varlena *consumer, struct varlena *source, int64 posi
 		TransactionId holder = InvalidTransactionId;
 
 		eo_key_lock(&tag, owner, source);
-		if (!eo_owner_refresh(owner))
-			eo_owner_refuse_dropped(owner);
-		eo_keyed_open(&table, eo_received_position_relid(), RowExclusiveLock);
-		sighting = eo_keyed_look(&table, owner->id, source, &holder);
+		sighting = look_for_source(&table, owner, source, &holder);
 		if (sighting == EO_SEEN)
 			result = take_position(&table, owner, source, position, dense);
 		else if (sighting == EO_UNSEEN)
