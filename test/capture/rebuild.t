@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 import tap  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from compare import FUNCTIONS, applied_equal, create_target, debezium_equal, different, rows_equal, source, target  # noqa: E402
+from mutate import MUTATIONS, unnoticed  # noqa: E402
 from replay import OPS, Replay  # noqa: E402
 from samples import ONE_WAY, OPAQUE, SAMPLES, quote  # noqa: E402
 from tables import MODES, all_tables, identifier, schema  # noqa: E402
@@ -259,6 +260,7 @@ class Rebuild:
             count = min(ROUND, STATEMENTS - self.statements)
             self.timed("statements", lambda: self.run_sessions(number, count))
             self.timed("replay", self.read)
+            self.replay.keeping = False
             self.timed("apply", lambda: self.server.execute("CALL rebuilt.apply_all()"))
             self.timed("compare", self.compare)
         rows = self.server.values("SELECT sum(n) FROM (%s) AS q" % " UNION ALL ".join(
@@ -304,6 +306,22 @@ def test_events():
     """each event fits what those before it have left"""
     deviations = rebuild.replay.deviations
     assert not deviations, "%d, seed %s\n" % (len(deviations), SEED) + "\n".join(deviations[:20])
+
+
+def test_spoilt_events():
+    """events that are lost, doubled, late, or say something else are noticed"""
+    rng = random.Random(SEED)
+    tried = {}
+    missed = []
+    for table in rebuild.tables:
+        for mode in MODES:
+            counts, silent = unnoticed(table, mode, rebuild.replay.kept.get(table.topic(mode), ()), rng)
+            missed += silent
+            for what, n in counts.items():
+                tried[mode, what] = tried.get((mode, what), 0) + n
+    print("# spoilt: " + ", ".join("%s %s %d" % (*what, n) for what, n in tried.items()))
+    assert not missed, "%d, seed %s\n%s" % (len(missed), SEED, "\n".join(missed[:20]))
+    assert len(tried) == len(MODES) * len(MUTATIONS) and min(tried.values()) > 20, tried
 
 
 def test_tables():

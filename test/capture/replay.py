@@ -162,6 +162,8 @@ class Replay:
                 self.topics[table.topic(mode)] = Topic(table, mode)
         self.seq = 0
         self.deviations = []
+        self.kept = {}                  # the events of each topic
+        self.keeping = True
 
     def take(self, line):
         """A line of COPY: seq, topic, key, type, payload."""
@@ -170,7 +172,10 @@ class Replay:
         if int(seq) <= self.seq:
             raise Deviation("seq %s after %s" % (seq, self.seq))
         self.seq = int(seq)
+        topic, kind = field(topic), field(kind)
+        if self.keeping:
+            self.kept.setdefault(topic, []).append((key, kind, payload))
         try:
-            self.topics[field(topic)].take(key, kind if "\\" not in kind else field(kind), payload)
+            self.topics[topic].take(key, kind, payload)
         except (Deviation, KeyError, TypeError) as error:
             self.deviations.append("%s, seq %s, key %s, %s: %r\n%.300s" % (topic, seq, key, kind, error, payload))
