@@ -139,7 +139,7 @@ check_visible(EoKeyedTable *table)
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("could not serialize access due to concurrent update"),
-			 errdetail("A transaction that has committed meanwhile has received the same."),
+			 errdetail("A transaction that has committed since this one took its snapshot has recorded the same."),
 			 errhint("The transaction might succeed if retried.")));
 }
 
