@@ -279,6 +279,36 @@ SELECT eo.receive('c', repeat('l', 1024)), octet_length(rx.put()::text);
 SELECT eo.receive('c', repeat('k', 1024), jsonb_build_object('correlationid', repeat('c', 1024), 'tracestate', repeat('t', 512))), octet_length(rx.put()::text);
 COMMIT;
 
+\echo tables that somebody has altered
+-- what a call says after it; the table is as before then
+CREATE FUNCTION rx.altered(alteration text, call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	answer text;
+BEGIN
+	EXECUTE 'ALTER TABLE eo.' || alteration;
+	EXECUTE 'SELECT ' || call INTO answer;
+	RAISE SQLSTATE 'RX000' USING MESSAGE = answer;
+EXCEPTION WHEN OTHERS THEN
+	RETURN concat_ws(' ', nullif(sqlstate, 'RX000'), sqlerrm);
+END $$;
+CREATE TABLE rx.target (id int PRIMARY KEY);
+CREATE TABLE rx.call (name text, call text);
+INSERT INTO rx.call VALUES
+	('inbox_week_0', $$eo.receive('c', 'altered')$$),
+	('inbox_week_1', $$eo.receive('c', 'altered')$$),
+	('received_position', $$eo.receive_at('c', 'altered', 1)$$),
+	('idempotency_day_0', $$state FROM eo.idempotency_begin('s', 'altered')$$),
+	('idempotency_day_1', $$state FROM eo.idempotency_begin('s', 'altered')$$),
+	('applied', $$eo.apply_change('rx.target', '{"seq": 1, "type": "t.inserted", "payload": {"id": 1}}')$$);
+SELECT name, rx.altered(name || ' ADD added text DEFAULT 1', call) FROM rx.call;
+SELECT name, rx.altered(name || ' ADD a text DEFAULT 1, ADD b int; ALTER TABLE eo.' || name || ' DROP a, DROP b', call) FROM rx.call;
+SELECT alteration, rx.altered('idempotency_day_0 ' || alteration, $$state FROM eo.idempotency_begin('s', 'altered', '1', lease => '1 hour')$$)
+FROM unnest(ARRAY['DROP response', 'DROP claimed_at', 'ALTER response TYPE text', 'RENAME response TO answer']) AS alteration;
+ALTER TABLE eo.inbox_week_0 ADD added int;
+SELECT eo.receive('c', 'altered');
+ALTER TABLE eo.inbox_week_0 DROP added;
+SELECT eo.receive('c', 'altered'), eo.receive('c', 'altered');
+
 \echo privileges: nothing for PUBLIC; the function is enough, the tables stay closed
 SET client_min_messages = warning;
 CREATE ROLE regress_eo_receiver;

@@ -47,6 +47,8 @@ enum
 	COL_TRUNCATION_TARGET = 1, COL_TRUNCATION_SEQ
 };
 
+static const EoKeyedShape applied_shape = {4, {REGCLASSOID, TEXTOID, INT8OID, BOOLOID}};
+
 static Oid
 own_relation(const char *name)
 {
@@ -85,7 +87,7 @@ eo_applied_open(EoApplied *applied, Oid target, text *key)
 		EoSighting	sighting;
 
 		lock_key(applied);
-		eo_keyed_open(&applied->table, own_relation("applied"), RowExclusiveLock);
+		eo_keyed_open(&applied->table, own_relation("applied"), &applied_shape, RowExclusiveLock);
 		/* An OID has the bits of an integer, and its equality. */
 		sighting = eo_keyed_look(&applied->table, (int32) target, key, &holder);
 		if (sighting == EO_SEEN)

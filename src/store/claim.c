@@ -20,6 +20,7 @@
 #include "access/htup_details.h"
 #include "access/itup.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "store/claim.h"
@@ -31,6 +32,12 @@
 #define SUSPICION			100
 
 static int	suspicion = 0;
+
+static const EoKeyedShape shapes[EO_FAMILIES] = {
+	{2, {INT4OID, TEXTOID}},
+	{10, {INT4OID, TEXTOID, BYTEAOID, CHAROID, INT4OID, JSONBOID, UUIDOID, TIMESTAMPTZOID,
+	TEXTOID, TIMESTAMPTZOID}}
+};
 
 static void
 prepare(EoClaimer *claimer, EoFamily family)
@@ -109,8 +116,9 @@ static EoKeyedTable *
 open_generation(EoClaimer *claimer, int class, int generation, LOCKMODE lockmode)
 {
 	EoKeyedTable *table = &claimer->tables[class][generation];
+	EoFamily	family = claimer->owner->family;
 
-	eo_keyed_open(table, eo_generation_relid(claimer->owner->family, class, generation), lockmode);
+	eo_keyed_open(table, eo_generation_relid(family, class, generation), &shapes[family], lockmode);
 	return table;
 }
 
@@ -347,7 +355,7 @@ eo_claim_change(EoClaimer *claimer, EoClaimed *claimed, struct varlena *key, con
 	{
 		EoKeyedTable *table = claimed->rows[i];
 
-		eo_keyed_open(table, RelationGetRelid(table->rel), RowExclusiveLock);
+		eo_keyed_open(table, RelationGetRelid(table->rel), table->shape, RowExclusiveLock);
 		eo_keyed_update(table, owner->id, key, rest, rest_nulls);
 	}
 
@@ -370,7 +378,7 @@ eo_claim_remove(EoClaimed *claimed)
 	{
 		EoKeyedTable *table = claimed->rows[i];
 
-		eo_keyed_open(table, RelationGetRelid(table->rel), RowExclusiveLock);
+		eo_keyed_open(table, RelationGetRelid(table->rel), table->shape, RowExclusiveLock);
 		eo_keyed_delete(table);
 	}
 }

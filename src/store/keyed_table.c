@@ -65,6 +65,30 @@ eo_key_unlock(const LOCKTAG *tag)
 	LockRelease(tag, ExclusiveLock, false);
 }
 
+/*
+ * Rows are formed and read by place, so nobody may have altered the table.
+ * Columns that were added and dropped again are left as they are.
+ */
+static void
+check_columns(Relation rel, const EoKeyedShape *shape)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		good = desc->natts >= shape->count;
+
+	for (int i = 0; good && i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+
+		good = i < shape->count ? attr->atttypid == shape->types[i] : attr->attisdropped;
+	}
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"eo.%s\" has been altered", RelationGetRelationName(rel)),
+				 errdetail("It belongs to the extension, which needs its columns as they were."),
+				 errhint("Drop columns that were added.")));
+}
+
 static void
 open_indexes(EoKeyedTable *table)
 {
@@ -76,11 +100,13 @@ open_indexes(EoKeyedTable *table)
 }
 
 void
-eo_keyed_open(EoKeyedTable *table, Oid relid, LOCKMODE lockmode)
+eo_keyed_open(EoKeyedTable *table, Oid relid, const EoKeyedShape *shape, LOCKMODE lockmode)
 {
 	if (table->rel == NULL)
 	{
 		table->rel = table_open(relid, lockmode);
+		check_columns(table->rel, shape);
+		table->shape = shape;
 		table->lockmode = lockmode;
 		table->slot = NULL;
 		open_indexes(table);
@@ -207,11 +233,13 @@ form_row(EoKeyedTable *table, int32 owner, struct varlena *key, const Datum *res
 	values[0] = Int32GetDatum(owner);
 	values[1] = PointerGetDatum(key);
 	nulls[0] = nulls[1] = false;
-	for (int i = EO_KEY_COLUMNS; i < desc->natts; i++)
+	for (int i = EO_KEY_COLUMNS; i < table->shape->count; i++)
 	{
 		values[i] = rest[i - EO_KEY_COLUMNS];
 		nulls[i] = rest_nulls[i - EO_KEY_COLUMNS];
 	}
+	for (int i = table->shape->count; i < desc->natts; i++)
+		nulls[i] = true;
 	tuple = heap_form_tuple(desc, values, nulls);
 	tuple->t_tableOid = RelationGetRelid(table->rel);
 	return tuple;

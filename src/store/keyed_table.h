@@ -18,11 +18,19 @@
 #define EO_KEY_COLUMNS		2
 #define EO_KEYED_COLUMNS_MAX	16
 
+/* The columns of a table, the key included */
+typedef struct EoKeyedShape
+{
+	int			count;
+	Oid			types[EO_KEYED_COLUMNS_MAX];
+} EoKeyedShape;
+
 typedef struct EoKeyedTable
 {
 	Relation	rel;			/* NULL: not open */
 	Relation	index;			/* the primary key */
 	List	   *indexes;		/* OIDs of all of them */
+	const EoKeyedShape *shape;
 	TupleTableSlot *slot;		/* what eo_keyed_look() has found */
 	LOCKMODE	lockmode;
 } EoKeyedTable;
@@ -43,8 +51,12 @@ typedef enum EoSighting
 extern void eo_key_lock(LOCKTAG *tag, const EoOwner *owner, struct varlena *key);
 extern void eo_key_unlock(const LOCKTAG *tag);
 
-/* Opens a table, or gets a stronger lock on it. */
-extern void eo_keyed_open(EoKeyedTable *table, Oid relid, LOCKMODE lockmode);
+/*
+ * Opens a table, or gets a stronger lock on it.  An ERROR if it has not the
+ * columns that it ought to have.
+ */
+extern void eo_keyed_open(EoKeyedTable *table, Oid relid, const EoKeyedShape *shape,
+						  LOCKMODE lockmode);
 
 /*
  * Locks on tables that were only read are given back, so that a transaction

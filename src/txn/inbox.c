@@ -14,6 +14,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "store/claim.h"
@@ -24,6 +25,8 @@
 
 /* In bytes; all of it stands in an index. */
 #define MESSAGE_ID_MAX		1024
+
+static const EoKeyedShape position_shape = {3, {INT4OID, TEXTOID, INT8OID}};
 
 /*----------
  * By id
@@ -148,7 +151,7 @@ look_for_source(EoKeyedTable *table, EoOwner *owner, struct varlena *source, Tra
 	if (!eo_owner_refresh(owner))
 		eo_owner_refuse_dropped(owner);
 	id = owner->id;
-	eo_keyed_open(table, eo_received_position_relid(), RowExclusiveLock);
+	eo_keyed_open(table, eo_received_position_relid(), &position_shape, RowExclusiveLock);
 	sighting = eo_keyed_look(table, id, source, holder);
 	if (sighting == EO_UNSEEN && (!eo_owner_refresh(owner) || owner->id != id))
 		eo_owner_refuse_dropped(owner);
