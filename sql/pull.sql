@@ -98,3 +98,29 @@ DROP ROLE regress_eo_reader;
 
 SELECT eo.unsubscribe('all'), eo.unsubscribe('some');
 SELECT count(*) FROM eo.fetch('all');
+
+-- columns that somebody has added to the tables of the log stay empty
+\set db :DBNAME
+CREATE DATABASE regress_eo_altered;
+\c regress_eo_altered
+CREATE EXTENSION eo_outbox;
+SELECT eo.subscribe('all');
+CREATE PROCEDURE alter_log(what text) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 0 .. 7 LOOP
+		EXECUTE (SELECT format('ALTER TABLE eo.log_%s ', i) || string_agg(format(what, j), ', ') FROM generate_series(1, 40) AS j);
+	END LOOP;
+END $$;
+SELECT eo.enqueue('before', '1') IS NOT NULL AS id_made;
+CALL alter_log('ADD added_%s int NOT NULL DEFAULT 1');
+SELECT eo.enqueue('altered', '2', 'key') IS NOT NULL AS id_made;
+\c -
+SELECT eo.enqueue('altered', '3', 'key') IS NOT NULL AS id_made;
+SELECT eo.enqueue('altered', to_jsonb(repeat('ab', 20000)), type => 'large') IS NOT NULL AS id_made;
+SELECT topic, key, type, length(payload::text) AS length FROM eo.fetch('all');
+CALL alter_log('DROP added_%s');
+SELECT eo.enqueue('after', '4') IS NOT NULL AS id_made;
+SELECT topic, key, type, length(payload::text) AS length FROM eo.fetch('all');
+SELECT topic, key, type, length(payload::text) AS length FROM eo.events ORDER BY seq;
+\c :db
+DROP DATABASE regress_eo_altered;

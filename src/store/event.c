@@ -29,6 +29,38 @@
  */
 #define ROW_OVERHEAD		(MAXALIGN(SizeofHeapTupleHeader + 2) + 96)
 
+/*
+ * The columns of a row of a segment.  The owner may have added some to the
+ * table, for which a commit must not fail: they are null.
+ */
+typedef struct Columns
+{
+	Datum		own_values[EO_LOG_COLUMNS];
+	bool		own_nulls[EO_LOG_COLUMNS];
+	Datum	   *values;
+	bool	   *nulls;
+} Columns;
+
+static void
+make_columns(Columns *columns, TupleDesc desc)
+{
+	bool		added = desc->natts > EO_LOG_COLUMNS;
+
+	columns->values = added ? palloc(sizeof(Datum) * desc->natts) : columns->own_values;
+	columns->nulls = added ? palloc(sizeof(bool) * desc->natts) : columns->own_nulls;
+	for (int i = EO_LOG_COLUMNS; i < desc->natts; i++)
+		columns->nulls[i] = true;
+}
+
+static void
+free_columns(Columns *columns)
+{
+	if (columns->values == columns->own_values)
+		return;
+	pfree(columns->values);
+	pfree(columns->nulls);
+}
+
 /* Compresses a plain value if that makes it smaller. */
 static struct varlena *
 compress_value(struct varlena *value)
@@ -55,16 +87,15 @@ static HeapTuple
 form_row(TupleDesc desc, const EoEvent *event, int part,
 		 struct varlena *payload, struct varlena *body)
 {
-	Datum		values[EO_LOG_COLUMNS] = {0};
-	bool		nulls[EO_LOG_COLUMNS] = {0};
+	Columns		columns;
+	HeapTuple	row;
 
-#define SET(col, value) (values[(col) - 1] = (value))
-#define SET_OR_NULL(col, pointer) \
-	do { \
-		values[(col) - 1] = PointerGetDatum(pointer); \
-		nulls[(col) - 1] = (pointer) == NULL; \
-	} while (0)
+#define SET_UNLESS(col, value, null) \
+	(columns.values[(col) - 1] = (value), columns.nulls[(col) - 1] = (null))
+#define SET(col, value) SET_UNLESS(col, value, false)
+#define SET_OR_NULL(col, pointer) SET_UNLESS(col, PointerGetDatum(pointer), (pointer) == NULL)
 
+	make_columns(&columns, desc);
 	SET(EO_COL_SEQ, Int64GetDatum(event->seq));
 	SET(EO_COL_ENQUEUED_AT, TimestampTzGetDatum(event->enqueued_at));
 	SET(EO_COL_EVENT_ID, UUIDPGetDatum(&event->event_id));
@@ -76,9 +107,10 @@ form_row(TupleDesc desc, const EoEvent *event, int part,
 	SET_OR_NULL(EO_COL_PAYLOAD, payload);
 	SET_OR_NULL(EO_COL_BODY, body);
 	SET_OR_NULL(EO_COL_CONTENT_TYPE, event->content_type);
-	SET(EO_COL_SUBSCRIPTION, Int32GetDatum(event->subscription));
-	nulls[EO_COL_SUBSCRIPTION - 1] = event->subscription == 0;
-	return heap_form_tuple(desc, values, nulls);
+	SET_UNLESS(EO_COL_SUBSCRIPTION, Int32GetDatum(event->subscription), event->subscription == 0);
+	row = heap_form_tuple(desc, columns.values, columns.nulls);
+	free_columns(&columns);
+	return row;
 }
 
 HeapTuple *
@@ -148,15 +180,15 @@ eo_event_row_seq(HeapTuple tuple)
 int
 eo_event_deform(HeapTuple tuple, TupleDesc desc, EoEvent *event)
 {
-	Datum		values[EO_LOG_COLUMNS];
-	bool		nulls[EO_LOG_COLUMNS];
+	Columns		columns;
 	int			part;
 
-#define GET(col) (values[(col) - 1])
-#define GET_OR_NULL(col) \
-	(nulls[(col) - 1] ? NULL : (void *) DatumGetPointer(values[(col) - 1]))
+#define IS_NULL(col) (columns.nulls[(col) - 1])
+#define GET(col) (columns.values[(col) - 1])
+#define GET_OR_NULL(col) (IS_NULL(col) ? NULL : (void *) DatumGetPointer(GET(col)))
 
-	heap_deform_tuple(tuple, desc, values, nulls);
+	make_columns(&columns, desc);
+	heap_deform_tuple(tuple, desc, columns.values, columns.nulls);
 	event->seq = DatumGetInt64(GET(EO_COL_SEQ));
 	event->enqueued_at = DatumGetTimestampTz(GET(EO_COL_ENQUEUED_AT));
 	event->event_id = *DatumGetUUIDP(GET(EO_COL_EVENT_ID));
@@ -167,9 +199,10 @@ eo_event_deform(HeapTuple tuple, TupleDesc desc, EoEvent *event)
 	event->payload = GET_OR_NULL(EO_COL_PAYLOAD);
 	event->body = GET_OR_NULL(EO_COL_BODY);
 	event->content_type = GET_OR_NULL(EO_COL_CONTENT_TYPE);
-	event->subscription = nulls[EO_COL_SUBSCRIPTION - 1] ? 0 : DatumGetInt32(GET(EO_COL_SUBSCRIPTION));
+	event->subscription = IS_NULL(EO_COL_SUBSCRIPTION) ? 0 : DatumGetInt32(GET(EO_COL_SUBSCRIPTION));
 	event->size = tuple->t_len;
 	part = DatumGetInt16(GET(EO_COL_PART));
+	free_columns(&columns);
 	if (part > 0)
 		return -1;
 	return -part;
