@@ -178,6 +178,36 @@ SELECT eo.snapshot('snap.owned') AS id \gset
 SELECT snap.wait(:id);
 RESET ROLE;
 
+-- nor where its constants are computed beforehand; and row security hides nothing
+CREATE FUNCTION snap.folded(n int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('application_name') = 'eo_outbox snapshot' AND current_user <> 'regress_eo_owner' THEN
+		RAISE EXCEPTION 'runs as another one';
+	END IF;
+	RETURN true;
+END $$;
+SET ROLE regress_eo_owner;
+SELECT eo.uncapture('snap.owned');
+INSERT INTO snap.owned VALUES (2, 'you');
+SELECT eo.capture('snap.owned', topic => 'snap.owned.again', when_clause => 'snap.folded(1)');
+ALTER TABLE snap.owned ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY none ON snap.owned USING (false);
+SELECT count(*) FROM snap.owned;
+SELECT eo.snapshot('snap.owned') AS id \gset
+SELECT snap.wait(:id);
+RESET ROLE;
+SELECT key, payload FROM eo.events WHERE topic = 'snap.owned.again' ORDER BY seq;
+
+-- the conditions of others cannot see what is not theirs
+CREATE FUNCTION snap.look(text) RETURNS boolean COST 0.0001 LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE NOTICE 'sees %', $1;
+	RETURN true;
+END $$;
+SET ROLE regress_eo_other;
+SELECT count(*) FROM eo.snapshots WHERE snap.look(error);
+RESET ROLE;
+
 SET client_min_messages = warning;
 DROP SCHEMA snap CASCADE;
 RESET client_min_messages;

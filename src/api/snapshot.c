@@ -137,7 +137,7 @@ check_topics(int32 subscription, text *name, List *parts)
 	}
 }
 
-/* Of each table, and for each subscription, the latest one is kept. */
+/* Of each table the latest ones are kept, those that run and this one. */
 static void
 delete_finished(Oid relid)
 {

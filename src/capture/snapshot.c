@@ -11,12 +11,15 @@
  *
  * Rows beyond the end that the table had when its snapshot began came later, with
  * events of their own; so did those that an update moves to pages that were read
- * already.  A table that was rewritten is read from its start again: the rows may
- * stand anywhere now.
+ * already, or to places on a page before the one that is reached.  A table that
+ * was rewritten is read from its start again: the rows may stand anywhere now.
  *
  * The code of users runs as the owner of the table, in a security-restricted
- * operation, as where PostgreSQL itself computes an index: the row filter, and
- * what turns a value into JSON.
+ * operation, as where PostgreSQL itself computes an index: the row filter, whose
+ * constants are computed when it is made ready, and what turns a value into JSON.
+ *
+ * All rows are read, whatever policies there are for row security: changes of
+ * all are captured.
  */
 #include "postgres.h"
 
@@ -52,6 +55,9 @@
 /* Events that are appended under one hold of the append lock, if that small */
 #define SLICE_ROWS		100
 #define SLICE_BYTES		(128 * 1024)
+
+/* Memory after which a slice ends */
+#define SLICE_MEMORY	(8 * 1024 * 1024)
 
 /* How long a transaction that is committing is waited for, and how often looked at */
 #define UNDECIDED_MS	1000
@@ -91,8 +97,30 @@ typedef struct Slice
 	bool		current[SLICE_ROWS];	/* by row, from `start` on */
 	int			events;			/* left after the check */
 	TransactionId undecided;
-	int			undecided_row;
 } Slice;
+
+/* Where we were before we became the owner of a table */
+typedef struct OwnerScope
+{
+	Oid			user;
+	int			context;
+	int			nestlevel;
+} OwnerScope;
+
+static void
+become_owner(Oid owner, OwnerScope *scope)
+{
+	GetUserIdAndSecContext(&scope->user, &scope->context);
+	SetUserIdAndSecContext(owner, scope->context | SECURITY_RESTRICTED_OPERATION);
+	scope->nestlevel = NewGUCNestLevel();
+}
+
+static void
+leave_owner(const OwnerScope *scope)
+{
+	AtEOXact_GUC(false, scope->nestlevel);
+	SetUserIdAndSecContext(scope->user, scope->context);
+}
 
 /*----------
  * Tables
@@ -111,12 +139,14 @@ is_insert_capture(const Trigger *trigger)
 Trigger *
 eo_snapshot_capture(Relation rel)
 {
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-	{
-		Trigger    *trigger = &rel->trigdesc->triggers[i];
+	TriggerDesc *desc = CopyTriggerDesc(rel->trigdesc);
 
-		if (is_insert_capture(trigger))
-			return eo_shape(rel, trigger)->inert ? NULL : trigger;
+	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
+	{
+		Trigger    *trigger = &desc->triggers[i];
+
+		if (is_insert_capture(trigger) && !eo_shape(rel, trigger)->inert)
+			return trigger;
 	}
 	return NULL;
 }
@@ -190,9 +220,8 @@ static void
 make_slice(Reader *reader, Slice *slice, int start)
 {
 	EoSnapshotPages *pages = &reader->pages;
-	Oid			user;
-	int			context;
-	int			nestlevel;
+	int			end = Min(pages->nrows, start + Min(SLICE_ROWS, reader->chunk->rows - reader->rows));
+	OwnerScope	scope;
 
 	memset(slice, 0, sizeof(Slice));
 	slice->reader = reader;
@@ -202,19 +231,17 @@ make_slice(Reader *reader, Slice *slice, int start)
 	slice->heads = palloc(sizeof(bool) * slice->maxtuples);
 	slice->sources = palloc(sizeof(int) * slice->maxtuples);
 
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(reader->owner, context | SECURITY_RESTRICTED_OPERATION);
-	nestlevel = NewGUCNestLevel();
+	become_owner(reader->owner, &scope);
 	for (slice->source = start;
-		 slice->source < pages->nrows && slice->source < start + SLICE_ROWS && slice->bytes < SLICE_BYTES;
+		 slice->source < end && slice->bytes < SLICE_BYTES &&
+		 MemoryContextMemAllocated(reader->slice_context, true) < SLICE_MEMORY;
 		 slice->source++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		add_row(slice, pages->rows[slice->source]);
 	}
 	slice->end = slice->source;
-	AtEOXact_GUC(false, nestlevel);
-	SetUserIdAndSecContext(user, context);
+	leave_owner(&scope);
 }
 
 /*----------
@@ -234,10 +261,7 @@ judge_slice(Slice *slice)
 		EoRowFate	fate = eo_snapshot_judge(pages, pages->rows[row], &slice->undecided);
 
 		if (fate == EO_ROW_UNDECIDED)
-		{
-			slice->undecided_row = row;
 			return false;
-		}
 		slice->current[row - slice->start] = fate == EO_ROW_CURRENT;
 	}
 	return true;
@@ -345,15 +369,18 @@ open_reader(EoDatabase *db, EoSnapshotChunk *chunk, Trigger *capture)
 {
 	Reader	   *reader = palloc0(sizeof(Reader));
 	Relation	log = table_open(eo_catalog_required()->log[0], AccessShareLock);
+	OwnerScope	scope;
 
 	reader->log_desc = CreateTupleDescCopy(RelationGetDescr(log));
 	table_close(log, AccessShareLock);
 	reader->db = db;
 	reader->chunk = chunk;
+	reader->owner = chunk->rel->rd_rel->relowner;
+	become_owner(reader->owner, &scope);
 	reader->filter = eo_filter_begin(capture);
+	leave_owner(&scope);
 	reader->shape = eo_shape(chunk->rel, capture);
 	reader->slot = MakeSingleTupleTableSlot(reader->shape->desc, &TTSOpsHeapTuple);
-	reader->owner = chunk->rel->rd_rel->relowner;
 	reader->began = GetCurrentTimestamp();
 	reader->pages.rel = chunk->rel;
 	reader->pages.snapshot = GetActiveSnapshot();
@@ -378,42 +405,50 @@ close_reader(Reader *reader)
 	MemoryContextDelete(reader->group_context);
 }
 
-/*
- * Appends the rows of the pages at hand.  Returns the next block to read: the
- * one behind them, or that of a row that has to wait.
- */
-static BlockNumber
-append_pages(Reader *reader)
-{
-	EoSnapshotPages *pages = &reader->pages;
-	Slice		slice;
-
-	for (int row = 0; row < pages->nrows; row = slice.end)
-	{
-		MemoryContext old = MemoryContextSwitchTo(reader->slice_context);
-		bool		done;
-
-		make_slice(reader, &slice, row);
-		done = append_slice(reader, &slice);
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(reader->slice_context);
-		if (!done)
-		{
-			reader->chunk->stalled = true;
-			return ItemPointerGetBlockNumber(&pages->rows[slice.undecided_row]->t_self);
-		}
-		if (slice.ntuples > 0 && eo_snapshot_delay > 0)
-			pause_ms(eo_snapshot_delay);
-	}
-	return pages->first + pages->npages;
-}
-
 static bool
 is_full(Reader *reader)
 {
 	return reader->chunk->stalled || reader->rows >= reader->chunk->rows ||
 		reader->bytes >= EO_SNAPSHOT_BYTES ||
 		TimestampDifferenceExceeds(reader->began, GetCurrentTimestamp(), EO_SNAPSHOT_MS);
+}
+
+/* Appends the rows from `start` on.  Returns the first one that is not done. */
+static int
+append_rows(Reader *reader, int start)
+{
+	MemoryContext old = MemoryContextSwitchTo(reader->slice_context);
+	Slice		slice;
+
+	make_slice(reader, &slice, start);
+	reader->chunk->stalled = !append_slice(reader, &slice);
+	if (!reader->chunk->stalled && slice.ntuples > 0 && eo_snapshot_delay > 0)
+		pause_ms(eo_snapshot_delay);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(reader->slice_context);
+	return reader->chunk->stalled ? start : slice.end;
+}
+
+/* Appends the rows of the pages at hand, as many as belong to the chunk. */
+static void
+append_pages(Reader *reader)
+{
+	EoSnapshotPages *pages = &reader->pages;
+	EoSnapshotPlace *place = reader->chunk->place;
+	int			row = 0;
+
+	while (row < pages->nrows && !is_full(reader))
+		row = append_rows(reader, row);
+	if (row < pages->nrows)
+	{
+		place->next_block = ItemPointerGetBlockNumber(&pages->rows[row]->t_self);
+		place->next_item = ItemPointerGetOffsetNumber(&pages->rows[row]->t_self);
+	}
+	else
+	{
+		place->next_block = pages->first + pages->npages;
+		place->next_item = FirstOffsetNumber;
+	}
 }
 
 static void
@@ -426,15 +461,15 @@ read_chunk(Reader *reader)
 	{
 		MemoryContext old = MemoryContextSwitchTo(reader->group_context);
 
-		eo_snapshot_read(&reader->pages, place->next_block, end,
+		eo_snapshot_read(&reader->pages, place->next_block, place->next_item, end,
 						 Min(GROUP_ROWS, reader->chunk->rows - reader->rows));
-		place->next_block = append_pages(reader);
+		append_pages(reader);
 		eo_snapshot_release(&reader->pages);
 		MemoryContextSwitchTo(old);
 		MemoryContextResetOnly(reader->group_context);
 	}
 	/* VACUUM may have given back what there was. */
-	if (place->next_block >= end && !reader->chunk->stalled)
+	if (place->next_block >= end)
 		place->next_block = place->blocks;
 }
 
@@ -469,6 +504,7 @@ eo_snapshot_chunk(EoDatabase *db, EoSnapshotChunk *chunk)
 	{
 		place->filenode = EoRelationFileNumber(chunk->rel);
 		place->next_block = 0;
+		place->next_item = FirstOffsetNumber;
 		place->blocks = RelationGetNumberOfBlocks(chunk->rel);
 		place->rows = 0;
 	}

@@ -10,9 +10,12 @@
 #include "utils/rel.h"
 #include "utils/reltrigger.h"
 
-/* What a chunk may have at most: bytes of the log, and time. */
+/*
+ * What a chunk may have, about: bytes of the log, and time.  What others append
+ * meanwhile is not read before it has ended.
+ */
 #define EO_SNAPSHOT_BYTES	(16 * 1024 * 1024)
-#define EO_SNAPSHOT_MS		1000
+#define EO_SNAPSHOT_MS		250
 
 /* How far a table has been read */
 typedef struct EoSnapshotPlace
@@ -20,13 +23,15 @@ typedef struct EoSnapshotPlace
 	Oid			capture;		/* the trigger that captures it */
 	Oid			filenode;		/* of its file when that began; InvalidOid: not yet */
 	BlockNumber next_block;
+	OffsetNumber next_item;		/* in that block; those before it were read */
 	BlockNumber blocks;			/* when it began; what came later is captured */
 	int64		rows;			/* put on the topic */
 } EoSnapshotPlace;
 
 /*
  * The trigger with which eo.capture() captures insertions into a table, if it is
- * enabled; NULL: none.  It belongs to the relation's descriptor.
+ * enabled; NULL: none.  A copy: that of the relation's descriptor goes away when
+ * somebody changes the table in a way that its lock allows.
  */
 extern Trigger *eo_snapshot_capture(Relation rel);
 
@@ -48,7 +53,7 @@ extern bool eo_snapshot_settle(void);
 typedef struct EoSnapshotChunk
 {
 	Relation	rel;			/* locked, but not before this transaction */
-	int			rows;			/* most rows, about */
+	int			rows;			/* most rows */
 	int32		subscription;	/* the only one to get them; 0: all */
 	EoSnapshotPlace *place;		/* is moved on */
 

@@ -52,23 +52,23 @@ add_row(EoSnapshotPages *pages, HeapTuple row)
 }
 
 static void
-read_page(EoSnapshotPages *pages, BlockNumber block)
+read_page(EoSnapshotPages *pages, BlockNumber block, OffsetNumber item)
 {
 	Buffer		buffer = ReadBufferExtended(pages->rel, MAIN_FORKNUM, block, RBM_NORMAL, pages->strategy);
 	Page		page = BufferGetPage(buffer);
 
 	pages->buffers[pages->npages++] = buffer;
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	for (OffsetNumber off = FirstOffsetNumber;
+	for (OffsetNumber off = item;
 		 !PageIsNew(page) && off <= PageGetMaxOffsetNumber(page); off++)
 	{
-		ItemId		item = PageGetItemId(page, off);
+		ItemId		id = PageGetItemId(page, off);
 		HeapTupleData row;
 
-		if (!ItemIdIsNormal(item))
+		if (!ItemIdIsNormal(id))
 			continue;
-		row.t_data = (HeapTupleHeader) PageGetItem(page, item);
-		row.t_len = ItemIdGetLength(item);
+		row.t_data = (HeapTupleHeader) PageGetItem(page, id);
+		row.t_len = ItemIdGetLength(id);
 		row.t_tableOid = RelationGetRelid(pages->rel);
 		ItemPointerSet(&row.t_self, block, off);
 		if (HeapTupleSatisfiesVisibility(&row, pages->snapshot, buffer))
@@ -78,14 +78,16 @@ read_page(EoSnapshotPages *pages, BlockNumber block)
 }
 
 void
-eo_snapshot_read(EoSnapshotPages *pages, BlockNumber first, BlockNumber end, int rows)
+eo_snapshot_read(EoSnapshotPages *pages, BlockNumber first, OffsetNumber item,
+				 BlockNumber end, int rows)
 {
 	pages->first = first;
 	pages->npages = 0;
 	pages->rows = NULL;
 	pages->nrows = pages->maxrows = 0;
 	while (first + pages->npages < end && pages->npages < EO_SNAPSHOT_PAGES && pages->nrows < rows)
-		read_page(pages, first + pages->npages);
+		read_page(pages, first + pages->npages,
+				  pages->npages == 0 ? item : FirstOffsetNumber);
 }
 
 void

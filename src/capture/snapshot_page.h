@@ -28,10 +28,12 @@ typedef struct EoSnapshotPages
 } EoSnapshotPages;
 
 /*
- * Reads pages from `first` up to `end`, until there are `rows` of them or
- * enough pages.  In the current memory context.  Keeps pins on them.
+ * Reads pages from `first` up to `end`, the first one from `item` on, until
+ * there are `rows` rows or enough pages.  In the current memory context.  Keeps
+ * pins on them.
  */
-extern void eo_snapshot_read(EoSnapshotPages *pages, BlockNumber first, BlockNumber end, int rows);
+extern void eo_snapshot_read(EoSnapshotPages *pages, BlockNumber first, OffsetNumber item,
+							 BlockNumber end, int rows);
 extern void eo_snapshot_release(EoSnapshotPages *pages);
 
 typedef enum EoRowFate

@@ -24,22 +24,22 @@ static EoStatement claim_job = {
 	"SELECT j.id, j.relation, j.name, coalesce(j.subscription, 0), j.chunk_rows,"
 	" j.subscription IS NOT NULL AND NOT EXISTS (SELECT FROM eo.subscription s WHERE s.id = j.subscription),"
 	" j.started_at IS NULL"
-	" FROM eo.snapshot_job j WHERE j.state IN ('waiting', 'running')"
+	" FROM eo.snapshot_job j WHERE j.state IN ('waiting', 'running') AND j.id > $1"
 	" ORDER BY j.id LIMIT 1 FOR UPDATE OF j SKIP LOCKED",
-	0, {0}
+	1, {INT8OID}
 };
 
 static EoStatement select_part = {
-	"SELECT number, relation, capture, filenode, next_block, blocks, rows"
+	"SELECT number, relation, capture, filenode, next_block, next_item, blocks, rows"
 	" FROM eo.snapshot_part WHERE job = $1 AND NOT done ORDER BY number LIMIT 1",
 	1, {INT8OID}
 };
 
 static EoStatement update_part = {
-	"UPDATE eo.snapshot_part SET filenode = $3, next_block = $4, blocks = $5, rows = $6,"
-	" seconds = CASE WHEN $7 THEN 0 ELSE seconds END + $8, done = $4 >= $5"
+	"UPDATE eo.snapshot_part SET filenode = $3, next_block = $4, next_item = $5, blocks = $6, rows = $7,"
+	" seconds = CASE WHEN $8 THEN 0 ELSE seconds END + $9, done = $4 >= $6"
 	" WHERE job = $1 AND number = $2",
-	8, {INT8OID, INT4OID, OIDOID, INT8OID, INT8OID, INT8OID, BOOLOID, FLOAT8OID}
+	9, {INT8OID, INT4OID, OIDOID, INT8OID, INT4OID, INT8OID, INT8OID, BOOLOID, FLOAT8OID}
 };
 
 static EoStatement skip_part = {
@@ -93,12 +93,13 @@ eo_snapshot_jobs_pending(void)
 }
 
 EoSnapshotClaim
-eo_snapshot_jobs_claim(EoSnapshotJob *job)
+eo_snapshot_jobs_claim(int64 after, EoSnapshotJob *job)
 {
+	Datum		values[] = {Int64GetDatum(after)};
 	bool		isnull;
 
-	if (eo_statement_run(&claim_job, NULL, NULL, SPI_OK_SELECT) == 0)
-		return eo_snapshot_jobs_pending() ? EO_SNAPSHOT_LOCKED : EO_SNAPSHOT_NONE;
+	if (eo_statement_run(&claim_job, values, NULL, SPI_OK_SELECT) == 0)
+		return eo_snapshot_jobs_pending() ? EO_SNAPSHOT_OTHERS : EO_SNAPSHOT_NONE;
 	job->id = DatumGetInt64(eo_statement_column(0, 1, &isnull));
 	job->relation = DatumGetObjectId(eo_statement_column(0, 2, &isnull));
 	job->name = TextDatumGetCString(eo_statement_column(0, 3, &isnull));
@@ -122,8 +123,9 @@ eo_snapshot_jobs_part(const EoSnapshotJob *job, EoSnapshotPart *part)
 	part->place.capture = DatumGetObjectId(eo_statement_column(0, 3, &isnull));
 	part->place.filenode = DatumGetObjectId(eo_statement_column(0, 4, &isnull));
 	part->place.next_block = (BlockNumber) DatumGetInt64(eo_statement_column(0, 5, &isnull));
-	part->place.blocks = (BlockNumber) DatumGetInt64(eo_statement_column(0, 6, &isnull));
-	part->place.rows = DatumGetInt64(eo_statement_column(0, 7, &isnull));
+	part->place.next_item = (OffsetNumber) DatumGetInt32(eo_statement_column(0, 6, &isnull));
+	part->place.blocks = (BlockNumber) DatumGetInt64(eo_statement_column(0, 7, &isnull));
+	part->place.rows = DatumGetInt64(eo_statement_column(0, 8, &isnull));
 	return true;
 }
 
@@ -139,7 +141,8 @@ eo_snapshot_jobs_advance(const EoSnapshotJob *job, const EoSnapshotPart *part, b
 	const EoSnapshotPlace *place = &part->place;
 	Datum		values[] = {
 		Int64GetDatum(job->id), Int32GetDatum(part->number), ObjectIdGetDatum(place->filenode),
-		Int64GetDatum((int64) place->next_block), Int64GetDatum((int64) place->blocks),
+		Int64GetDatum((int64) place->next_block), Int32GetDatum((int32) place->next_item),
+		Int64GetDatum((int64) place->blocks),
 		Int64GetDatum(place->rows), BoolGetDatum(anew), Float8GetDatum(seconds)
 	};
 

@@ -30,7 +30,7 @@ typedef struct EoSnapshotPart
 typedef enum EoSnapshotClaim
 {
 	EO_SNAPSHOT_NONE,			/* nothing is left to do */
-	EO_SNAPSHOT_LOCKED,			/* somebody is stopping what is left */
+	EO_SNAPSHOT_OTHERS,			/* only what was passed over, or is being stopped */
 	EO_SNAPSHOT_CLAIMED
 } EoSnapshotClaim;
 
@@ -40,7 +40,7 @@ typedef enum EoSnapshotClaim
  */
 extern bool eo_snapshot_jobs_lock(LOCKMODE mode);	/* does not wait */
 extern bool eo_snapshot_jobs_pending(void);
-extern EoSnapshotClaim eo_snapshot_jobs_claim(EoSnapshotJob *job);
+extern EoSnapshotClaim eo_snapshot_jobs_claim(int64 after, EoSnapshotJob *job);	/* the oldest behind one */
 extern bool eo_snapshot_jobs_part(const EoSnapshotJob *job, EoSnapshotPart *part);
 
 /* Writes the place of a part down, and how long the chunk took. */

@@ -2,7 +2,8 @@
  * snapshot_worker.c
  *
  * The background worker that makes the snapshots that eo.snapshot() asked for,
- * one after the other, and then ends.  The relay starts it (snapshots.c).
+ * one after the other, and then ends.  The relay starts it (snapshots.c).  One
+ * that cannot go on at the moment is passed over until it may.
  *
  * A turn is a transaction: it claims the oldest job, puts a chunk of rows on the
  * topic (capture/snapshot.c) and writes down how far it has come; all of that or
@@ -49,6 +50,9 @@
 #define LOCKED_MS		100
 #define STALLED_MS		100
 
+/* While all jobs have to wait; there may be new ones. */
+#define LOOK_MS			1000
+
 /* Delays after an error that may pass */
 #define FIRST_DELAY_MS	1000
 #define LAST_DELAY_MS	60000
@@ -58,14 +62,22 @@
 
 static Oid	worker_dboid;
 static bool registered = false;
-static EoBackoff retries;
 
 /* The job at hand; 0: none */
 static int64 current_job = 0;
 
-/* An error of it that has to be written down; NULL: none */
+/* Jobs up to this one are passed over until then; 0: none is. */
+static int64 passed_over = 0;
+static TimestampTz passed_until;
+
+/* An error that has to be written down, and its job; NULL: none */
 static char *pending_error = NULL;
+static int64 pending_job;
 static bool pending_fatal;
+
+static int64 failing_job = 0;	/* the latest one that is tried again */
+static EoBackoff retries;		/* of it */
+static EoBackoff troubles;		/* errors that are no job's */
 
 static TimestampTz last_end = 0;
 
@@ -124,6 +136,7 @@ start_worker(void)
 	eo_relay_set_options("eo_outbox snapshot");
 	register_worker();
 	eo_backoff_init(&retries, FIRST_DELAY_MS, LAST_DELAY_MS);
+	eo_backoff_init(&troubles, FIRST_DELAY_MS, LAST_DELAY_MS);
 	pgstat_report_appname("eo_outbox snapshot");
 }
 
@@ -157,13 +170,16 @@ begin(void)
 {
 	const EoCatalog *catalog;
 	uint32		active;
+	uint32		next;
 
 	eo_relay_begin(true);
 	check_extension();
 	catalog = eo_catalog_required();
 	active = pg_atomic_read_u32(&eo_relay.db->active_segment);
+	next = (active + 1) % EO_SEGMENTS;	/* appends may move on to it */
 	if (!eo_snapshot_jobs_lock(RowExclusiveLock) ||
-		!ConditionalLockRelationOid(catalog->log[active], RowExclusiveLock))
+		!ConditionalLockRelationOid(catalog->log[active], RowExclusiveLock) ||
+		!ConditionalLockRelationOid(catalog->log[next], RowExclusiveLock))
 	{
 		eo_relay_abort(true);
 		return false;
@@ -223,11 +239,12 @@ make_chunk(const EoSnapshotJob *job, EoSnapshotPart *part, Relation rel)
 	eo_relay_commit(true);
 	if (chunk.appended)
 		eo_relay_wake(eo_relay.db);
-	eo_backoff_reset(&retries);
+	if (job->id == failing_job)
+		eo_backoff_reset(&retries);
 	return chunk.stalled ? STALLED_MS : 0;
 }
 
-/* Goes on with a job that is claimed. */
+/* Goes on with a job that is claimed.  Returns a delay if it has to wait. */
 static int
 advance(const EoSnapshotJob *job)
 {
@@ -262,14 +279,39 @@ advance(const EoSnapshotJob *job)
 	return 0;
 }
 
+static void
+pass_over(int64 job, int ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+
+	passed_until = passed_over != 0 ? Max(passed_until, until) : until;
+	passed_over = Max(passed_over, job);
+}
+
 /* The job may have been stopped meanwhile; then nothing is written. */
 static void
 write_error(void)
 {
-	eo_snapshot_jobs_error(current_job, pending_error, pending_fatal);
+	eo_snapshot_jobs_error(pending_job, pending_error, pending_fatal);
 	eo_relay_commit(true);
 	pfree(pending_error);
 	pending_error = NULL;
+	if (!pending_fatal)
+	{
+		if (failing_job != pending_job)
+			eo_backoff_reset(&retries);
+		failing_job = pending_job;
+		pass_over(pending_job, eo_backoff_next(&retries, pg_prng_double(&pg_global_prng_state)));
+	}
+}
+
+/* Until there may be something to do */
+static int
+wait_for_others(void)
+{
+	if (passed_over == 0)
+		return LOCKED_MS;
+	return (int) Min(LOOK_MS, Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), passed_until)));
 }
 
 /* Returns a delay in ms, or NOTHING_LEFT. */
@@ -278,29 +320,30 @@ take_turn(void)
 {
 	EoSnapshotJob job;
 	EoSnapshotClaim claim;
-	int			delay = 0;
+	int			delay;
 
+	current_job = 0;
 	if (!begin())
 		return LOCKED_MS;
 	if (pending_error != NULL)
 	{
 		write_error();
-		return pending_fatal ? 0 :
-			(int) eo_backoff_next(&retries, pg_prng_double(&pg_global_prng_state));
+		return 0;
 	}
-	current_job = 0;
-	claim = eo_snapshot_jobs_claim(&job);
-	if (claim == EO_SNAPSHOT_CLAIMED)
+	if (passed_over != 0 && GetCurrentTimestamp() >= passed_until)
+		passed_over = 0;
+	claim = eo_snapshot_jobs_claim(passed_over, &job);
+	if (claim != EO_SNAPSHOT_CLAIMED)
 	{
-		current_job = job.id;
-		return advance(&job);
+		eo_relay_commit(true);
+		return claim == EO_SNAPSHOT_NONE ? NOTHING_LEFT : wait_for_others();
 	}
-	if (claim == EO_SNAPSHOT_LOCKED)
-		delay = LOCKED_MS;
-	else
-		delay = NOTHING_LEFT;
-	eo_relay_commit(true);
-	return delay;
+	current_job = job.id;
+	delay = advance(&job);
+	if (delay > 0)
+		pass_over(job.id, delay);
+	eo_backoff_reset(&troubles);
+	return 0;
 }
 
 /*----------
@@ -352,9 +395,10 @@ recover(void)
 
 	/* The relay may wait for the end of what was appended. */
 	eo_relay_wake(eo_relay.db);
-	if (current_job == 0 || pending_error != NULL)
-		return LOCKED_MS;
+	if (current_job == 0)
+		return (int) eo_backoff_next(&troubles, pg_prng_double(&pg_global_prng_state));
 	pending_error = describe(error);
+	pending_job = current_job;
 	pending_fatal = !may_pass(error->sqlerrcode);
 	return 0;
 }
@@ -410,12 +454,12 @@ eo_snapshot_main(Datum arg)
 		handle_interrupts();
 		pgstat_report_activity(STATE_RUNNING, "eo.snapshot()");
 		delay = take_turn_safely();
+		pgstat_report_stat(false);
 		if (delay == NOTHING_LEFT)
 			break;
 		if (delay == 0)
 			continue;
 		pgstat_report_activity(STATE_IDLE, NULL);
-		pgstat_report_stat(false);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, delay,
 						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

@@ -29,6 +29,7 @@ CREATE TABLE eo.snapshot_part (
 	capture oid NOT NULL,
 	filenode oid NOT NULL DEFAULT 0,
 	next_block bigint NOT NULL DEFAULT 0,
+	next_item integer NOT NULL DEFAULT 1,
 	blocks bigint NOT NULL,
 	rows bigint NOT NULL DEFAULT 0,
 	estimate double precision NOT NULL,
@@ -59,7 +60,7 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'eo_outbox_snapshot_worker';
 COMMENT ON FUNCTION eo.snapshot_worker() IS 'the worker that makes snapshots, and whether this database may have one';
 
-CREATE VIEW eo.snapshots AS
+CREATE VIEW eo.snapshots WITH (security_barrier) AS
 SELECT j.id,
 	j.relation::pg_catalog.regclass AS relation,
 	s.name AS subscription,
