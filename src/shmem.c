@@ -313,6 +313,15 @@ eo_database_forget_registry(EoDatabase *db)
 	pg_atomic_fetch_add_u32(&db->registry_epoch, 1);
 	pg_atomic_write_u32(&db->generations_ready, 0);
 	LWLockRelease(eo_shared->lock);
+	/* The leases of a scope that was dropped are gone. */
+	eo_leases_changed(db);
+}
+
+void
+eo_leases_changed(EoDatabase *db)
+{
+	pg_atomic_fetch_add_u64(&db->lease_changes, 1);
+	ConditionVariableBroadcast(&db->leases_changed);
 }
 
 void

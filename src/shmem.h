@@ -116,7 +116,8 @@ typedef struct EoDatabase
 										 * has not changed meanwhile */
 	EoGenerationState generations[EO_FAMILIES][EO_CLASSES];
 	pg_atomic_uint64 lease_changes; /* transactions that have completed or
-									 * released leased idempotency keys */
+									 * released leased idempotency keys, or
+									 * changed scopes */
 	ConditionVariable leases_changed;	/* broadcast with lease_changes */
 
 	/* ---- the relay ---- */
@@ -254,6 +255,9 @@ extern void eo_database_forget_log(EoDatabase *db);
 
 /* Consumers, scopes or generations have changed: makes all read them anew. */
 extern void eo_database_forget_registry(EoDatabase *db);
+
+/* Those who wait for a lease look again. */
+extern void eo_leases_changed(EoDatabase *db);
 
 /* Asks the launcher for a relay in a database; safe after commit. */
 extern void eo_relay_request(Oid dboid);

@@ -632,10 +632,7 @@ xact_callback(XactEvent event, void *arg)
 
 	if (lease_changed && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE) &&
 		(db = eo_database_slot(MyDatabaseId, false)) != NULL)
-	{
-		pg_atomic_fetch_add_u64(&db->lease_changes, 1);
-		ConditionVariableBroadcast(&db->leases_changed);
-	}
+		eo_leases_changed(db);
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE || event == XACT_EVENT_ABORT)
 		lease_changed = false;
 }
