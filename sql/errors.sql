@@ -176,6 +176,28 @@ DROP OWNED BY regress_eo_nobody;
 SELECT eo.wait_published('no such', 1, '1 s');
 \echo :SQLSTATE
 
+-- null arguments
+CREATE FUNCTION err.outcome(call text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE 'SELECT ' || call;
+	RETURN 'done';
+EXCEPTION WHEN OTHERS THEN
+	RETURN sqlstate || ' ' || sqlerrm;
+END $$;
+SELECT call, err.outcome('eo.' || call) FROM unnest(ARRAY[
+	$$pause(NULL)$$, $$resume(NULL)$$, $$unsubscribe(NULL)$$, $$seek(NULL, 1)$$, $$seek('s', NULL)$$,
+	$$retry_dead_letter(NULL)$$, $$fetch(NULL)$$, $$fetch('s', NULL)$$, $$fetch('s', 1, NULL)$$, $$ack(NULL, 1)$$,
+	$$wait_published(NULL, 1, '1 s')$$, $$wait_published('s', 1, NULL)$$,
+	$$create_consumer(NULL)$$, $$create_consumer('c', NULL)$$, $$drop_consumer(NULL)$$,
+	$$create_idempotency_scope(NULL)$$, $$create_idempotency_scope('s', NULL)$$,
+	$$create_idempotency_scope('s', release_codes => NULL)$$, $$drop_idempotency_scope(NULL)$$,
+	$$deduplicate_table(NULL, 'c', 'i')$$, $$deduplicate_table('pg_class', NULL, 'i')$$, $$deduplicate_table('pg_class', 'c', NULL)$$,
+	$$uncapture(NULL)$$, $$grant_producer(NULL)$$, $$grant_consumer(NULL)$$, $$grant_operator(NULL)$$]) AS call;
+-- the last seq of no events
+SELECT eo.subscribe('nulls') IS NOT NULL AS subscribed;
+SELECT eo.ack('nulls', (SELECT max(seq) FROM eo.fetch('nulls')));
+SELECT eo.unsubscribe('nulls');
+
 -- settings that do not exist, or not for everybody
 SET eo_outbox.no_such = 1;
 \echo :SQLSTATE

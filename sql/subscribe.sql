@@ -151,7 +151,7 @@ SELECT eo.retry_dead_letter('no such');
 SELECT eo.retry_dead_letter('now', 1);
 \echo :SQLSTATE
 SELECT eo.retry_dead_letter('now');
-SELECT eo.pause(NULL), eo.unsubscribe(NULL), eo.seek('at', NULL), eo.retry_dead_letter(NULL);
+SELECT eo.wait_published('now', NULL, '1 h') IS NULL AS nothing_to_wait_for;
 SELECT eo.adopt() AS nothing_to_adopt;
 
 -- secrets do not show

@@ -179,11 +179,13 @@ eo_outbox_capture(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_uncapture(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
+	Oid			relid;
 	Relation	rel;
 	bool		child;
 
 	PreventCommandIfReadOnly("eo.uncapture()");
+	eo_api_refuse_null(fcinfo, 0, "relation");
+	relid = PG_GETARG_OID(0);
 	eo_api_check_table_owner(relid, "captured");
 	rel = table_open(relid, AccessExclusiveLock);
 	if (!eo_captured(rel, &child))

@@ -260,12 +260,18 @@ create_trigger(Relation rel, text *consumer, const char *column)
 Datum
 eo_outbox_deduplicate_table(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
-	text	   *consumer = PG_GETARG_TEXT_PP(1);
-	const char *column = NameStr(*PG_GETARG_NAME(2));
+	Oid			relid;
+	text	   *consumer;
+	const char *column;
 	Relation	rel;
 
 	PreventCommandIfReadOnly("eo.deduplicate_table()");
+	eo_api_refuse_null(fcinfo, 0, "relation");
+	eo_api_refuse_null(fcinfo, 1, "consumer");
+	eo_api_refuse_null(fcinfo, 2, "column_name");
+	relid = PG_GETARG_OID(0);
+	consumer = PG_GETARG_TEXT_PP(1);
+	column = NameStr(*PG_GETARG_NAME(2));
 	eo_api_check_table_owner(relid, "deduplicated");
 	rel = table_open(relid, ShareRowExclusiveLock);
 	(void) find_column(rel, column);

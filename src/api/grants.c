@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "api/api.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -81,11 +82,14 @@ grant(const char *const *commands, const char *role)
 	}
 }
 
+/* To the role that is the first argument */
 static void
-grant_to(Oid role, const char *const *commands)
+grant_to(FunctionCallInfo fcinfo, const char *const *commands)
 {
-	const char *name = quote_identifier(GetUserNameFromId(role, false));
+	const char *name;
 
+	eo_api_refuse_null(fcinfo, 0, "role");
+	name = quote_identifier(GetUserNameFromId(PG_GETARG_OID(0), false));
 	SPI_connect();
 	grant(common_grants, name);
 	grant(commands, name);
@@ -96,7 +100,7 @@ grant_to(Oid role, const char *const *commands)
 Datum
 eo_outbox_grant_producer(PG_FUNCTION_ARGS)
 {
-	grant_to(PG_GETARG_OID(0), producer_grants);
+	grant_to(fcinfo, producer_grants);
 	PG_RETURN_VOID();
 }
 
@@ -104,7 +108,7 @@ eo_outbox_grant_producer(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_grant_consumer(PG_FUNCTION_ARGS)
 {
-	grant_to(PG_GETARG_OID(0), consumer_grants);
+	grant_to(fcinfo, consumer_grants);
 	PG_RETURN_VOID();
 }
 
@@ -112,6 +116,6 @@ eo_outbox_grant_consumer(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_grant_operator(PG_FUNCTION_ARGS)
 {
-	grant_to(PG_GETARG_OID(0), operator_grants);
+	grant_to(fcinfo, operator_grants);
 	PG_RETURN_VOID();
 }

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "api/api.h"
 #include "api/configuration.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -190,25 +191,33 @@ eo_outbox_log_status(PG_FUNCTION_ARGS)
  * RETURNS boolean
  *
  * Waits until everything up to seq has been published; false at the timeout or
- * when the subscription is dropped meanwhile.
+ * when the subscription is dropped meanwhile.  A null seq, as eo.last_seq()
+ * returns it, is nothing to wait for, and answered by null.
  */
 Datum
 eo_outbox_wait_published(PG_FUNCTION_ARGS)
 {
 	bool		pull;
-	int32		id = eo_configuration_subscription_id(PG_GETARG_TEXT_PP(0), &pull);
-	int64		seq = PG_GETARG_INT64(1);
-	long		timeout = eo_configuration_interval_ms(PG_GETARG_INTERVAL_P(2));
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+	int32		id;
+	int64		seq;
+	TimestampTz until;
 	EoSubscriptionSlot *slot;
 	bool		published;
 
+	eo_api_refuse_null(fcinfo, 0, "subscription");
+	eo_api_refuse_null(fcinfo, 2, "timeout");
+	id = eo_configuration_subscription_id(PG_GETARG_TEXT_PP(0), &pull);
 	if (pull)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("subscription \"%s\" is not published to a server",
 						text_to_cstring(PG_GETARG_TEXT_PP(0))),
 				 errhint("Its reader says how far it is by eo.ack(); see the column seq of eo.subscriptions.")));
+	if (PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	seq = PG_GETARG_INT64(1);
+	until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										eo_configuration_interval_ms(PG_GETARG_INTERVAL_P(2)));
 	slot = eo_subscription_slot(MyDatabaseId, id, true);
 	if (slot == NULL)
 		ereport(ERROR,

@@ -273,17 +273,22 @@ eo_outbox_fetch(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	EoDatabase *db = eo_my_database();
-	int			max_events = PG_GETARG_INT32(1);
-	long		wait = eo_configuration_interval_ms(PG_GETARG_INTERVAL_P(2));
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
-	EoReadLimits limits = {.events = max_events,.bytes = (Size) eo_batch_bytes * 1024,.wants = eo_topic_filter};
+	long		wait;
+	TimestampTz until;
+	EoReadLimits limits = {.bytes = (Size) eo_batch_bytes * 1024,.wants = eo_topic_filter};
 	EoReadResult result;
 	EoLogReader *reader;
 	EoOwnerScope scope;
 	Pull		pull;
 	uint64		ended;
 
-	if (max_events < 1)
+	eo_api_refuse_null(fcinfo, 0, "subscription");
+	eo_api_refuse_null(fcinfo, 1, "max_events");
+	eo_api_refuse_null(fcinfo, 2, "wait");
+	limits.events = PG_GETARG_INT32(1);
+	wait = eo_configuration_interval_ms(PG_GETARG_INTERVAL_P(2));
+	until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	if (limits.events < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_events must be at least 1")));
@@ -322,16 +327,24 @@ eo_outbox_fetch(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* eo.ack(subscription text, seq bigint) RETURNS void */
+/*
+ * eo.ack(subscription text, seq bigint) RETURNS void
+ *
+ * A null seq, as the last one of no events is, marks nothing.
+ */
 Datum
 eo_outbox_ack(PG_FUNCTION_ARGS)
 {
 	EoDatabase *db = eo_my_database();
-	int64		seq = PG_GETARG_INT64(1);
+	int64		seq;
 	EoOwnerScope scope;
 	Pull		pull;
 
 	PreventCommandDuringRecovery("eo.ack()");
+	eo_api_refuse_null(fcinfo, 0, "subscription");
+	if (PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	seq = PG_GETARG_INT64(1);
 	eo_log_prepare(db);
 	eo_configuration_check_seq(db, Max(seq, (int64) pg_atomic_read_u64(&db->floor_seq)));
 	eo_enter_owner(&scope);

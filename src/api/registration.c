@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "api/api.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -101,14 +102,16 @@ create(EoFamily family, text *name, const char *same, const char *change,
 Datum
 eo_outbox_create_consumer(PG_FUNCTION_ARGS)
 {
-	text	   *name = PG_GETARG_TEXT_PP(0);
-	Interval   *window = PG_GETARG_INTERVAL_P(1);
+	text	   *name;
 	Oid			types[] = {TEXTOID, INTERVALOID, INT2OID};
-	Datum		values[] = {
-		PointerGetDatum(name), IntervalPGetDatum(window),
-		Int16GetDatum(class_of(window, "window"))
-	};
+	Datum		values[3];
 
+	eo_api_refuse_null(fcinfo, 0, "consumer");
+	eo_api_refuse_null(fcinfo, 1, "window");
+	name = PG_GETARG_TEXT_PP(0);
+	values[0] = PointerGetDatum(name);
+	values[1] = PG_GETARG_DATUM(1);
+	values[2] = Int16GetDatum(class_of(PG_GETARG_INTERVAL_P(1), "window"));
 	create(EO_INBOX, name,
 		   "SELECT FROM eo.consumer WHERE name OPERATOR(pg_catalog.=) $1"
 		   " AND keep_for OPERATOR(pg_catalog.=) $2 AND class OPERATOR(pg_catalog.=) $3",
@@ -125,14 +128,18 @@ eo_outbox_create_consumer(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_create_idempotency_scope(PG_FUNCTION_ARGS)
 {
-	text	   *name = PG_GETARG_TEXT_PP(0);
-	Interval   *expiry = PG_GETARG_INTERVAL_P(1);
+	text	   *name;
 	Oid			types[] = {TEXTOID, INTERVALOID, INT2OID, INT4MULTIRANGEOID};
-	Datum		values[] = {
-		PointerGetDatum(name), IntervalPGetDatum(expiry),
-		Int16GetDatum(class_of(expiry, "expiry")), PG_GETARG_DATUM(2)
-	};
+	Datum		values[4];
 
+	eo_api_refuse_null(fcinfo, 0, "idempotency scope");
+	eo_api_refuse_null(fcinfo, 1, "expiry");
+	eo_api_refuse_null(fcinfo, 2, "release_codes");
+	name = PG_GETARG_TEXT_PP(0);
+	values[0] = PointerGetDatum(name);
+	values[1] = PG_GETARG_DATUM(1);
+	values[2] = Int16GetDatum(class_of(PG_GETARG_INTERVAL_P(1), "expiry"));
+	values[3] = PG_GETARG_DATUM(2);
 	create(EO_IDEMPOTENCY, name,
 		   "SELECT FROM eo.idempotency_scope WHERE name OPERATOR(pg_catalog.=) $1"
 		   " AND keep_for OPERATOR(pg_catalog.=) $2 AND class OPERATOR(pg_catalog.=) $3"
@@ -179,6 +186,7 @@ drop(EoFamily family, text *name)
 Datum
 eo_outbox_drop_consumer(PG_FUNCTION_ARGS)
 {
+	eo_api_refuse_null(fcinfo, 0, "consumer");
 	drop(EO_INBOX, PG_GETARG_TEXT_PP(0));
 	PG_RETURN_VOID();
 }
@@ -187,6 +195,7 @@ eo_outbox_drop_consumer(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_drop_idempotency_scope(PG_FUNCTION_ARGS)
 {
+	eo_api_refuse_null(fcinfo, 0, "idempotency scope");
 	drop(EO_IDEMPOTENCY, PG_GETARG_TEXT_PP(0));
 	PG_RETURN_VOID();
 }

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "api/api.h"
 #include "api/configuration.h"
 #include "api/pull.h"
 #include "catalog/pg_type.h"
@@ -301,6 +302,7 @@ change_subscription(const char *command, text *name, int64 number)
 Datum
 eo_outbox_unsubscribe(PG_FUNCTION_ARGS)
 {
+	eo_api_refuse_null(fcinfo, 0, "name of a subscription");
 	change_subscription("DELETE FROM eo.subscription WHERE name OPERATOR(pg_catalog.=) $1 AND $2 OPERATOR(pg_catalog.=) 0",
 						PG_GETARG_TEXT_PP(0), 0);
 	PG_RETURN_VOID();
@@ -310,6 +312,7 @@ eo_outbox_unsubscribe(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_pause(PG_FUNCTION_ARGS)
 {
+	eo_api_refuse_null(fcinfo, 0, "name of a subscription");
 	change_subscription("UPDATE eo.subscription SET paused = true WHERE name OPERATOR(pg_catalog.=) $1 AND $2 OPERATOR(pg_catalog.=) 0",
 						PG_GETARG_TEXT_PP(0), 0);
 	PG_RETURN_VOID();
@@ -319,6 +322,7 @@ eo_outbox_pause(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_resume(PG_FUNCTION_ARGS)
 {
+	eo_api_refuse_null(fcinfo, 0, "name of a subscription");
 	change_subscription("UPDATE eo.subscription SET paused = false WHERE name OPERATOR(pg_catalog.=) $1 AND $2 OPERATOR(pg_catalog.=) 0",
 						PG_GETARG_TEXT_PP(0), 0);
 	PG_RETURN_VOID();
@@ -348,8 +352,11 @@ is_pull(text *name)
 Datum
 eo_outbox_seek(PG_FUNCTION_ARGS)
 {
-	int64		seq = PG_GETARG_INT64(1);
+	int64		seq;
 
+	eo_api_refuse_null(fcinfo, 0, "name of a subscription");
+	eo_api_refuse_null(fcinfo, 1, "seq");
+	seq = PG_GETARG_INT64(1);
 	eo_configuration_check_seq(ready_log(), seq);
 	if (is_pull(PG_GETARG_TEXT_PP(0)))
 	{
@@ -406,8 +413,7 @@ eo_outbox_retry_dead_letter(PG_FUNCTION_ARGS)
 	int64		count;
 	bool		pull;
 
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
+	eo_api_refuse_null(fcinfo, 0, "subscription");
 	PreventCommandDuringRecovery("eo.retry_dead_letter()");
 	(void) eo_configuration_subscription_id(PG_GETARG_TEXT_PP(0), &pull);
 	values[0] = PG_GETARG_DATUM(0);

@@ -21,7 +21,7 @@ AS 'MODULE_PATHNAME', 'eo_outbox_capture';
 COMMENT ON FUNCTION eo.capture(regclass, text, text, name[], name[], name[], text, text, text) IS 'from now on, changes of a table become events in the same transaction';
 
 CREATE FUNCTION eo.uncapture(relation regclass) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_uncapture';
 COMMENT ON FUNCTION eo.uncapture(regclass) IS 'ends what eo.capture() began';
 

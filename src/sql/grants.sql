@@ -1,17 +1,17 @@
 -- Privileges: nothing for PUBLIC, the views for pg_monitor, the rest by role.
 
 CREATE FUNCTION eo.grant_producer(role regrole) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_grant_producer';
 COMMENT ON FUNCTION eo.grant_producer(regrole) IS 'lets a role enqueue events';
 
 CREATE FUNCTION eo.grant_consumer(role regrole) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_grant_consumer';
 COMMENT ON FUNCTION eo.grant_consumer(regrole) IS 'lets a role receive messages and use idempotency keys';
 
 CREATE FUNCTION eo.grant_operator(role regrole) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_grant_operator';
 COMMENT ON FUNCTION eo.grant_operator(regrole) IS 'lets a role configure and watch subscriptions, consumers and scopes';
 

@@ -53,11 +53,11 @@ CREATE FUNCTION eo.create_idempotency_scope(
 	expiry interval DEFAULT '24 hours',
 	release_codes int4multirange DEFAULT '{[500,600)}'
 ) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_create_idempotency_scope';
 COMMENT ON FUNCTION eo.create_idempotency_scope(text, interval, int4multirange) IS 'registers a scope, or changes for how long it keeps an answer and which codes release the key';
 
 CREATE FUNCTION eo.drop_idempotency_scope(scope text) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_drop_idempotency_scope';
 COMMENT ON FUNCTION eo.drop_idempotency_scope(text) IS 'forgets a scope and all its keys';

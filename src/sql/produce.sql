@@ -36,6 +36,6 @@ AS 'MODULE_PATHNAME', 'eo_outbox_last_seq';
 COMMENT ON FUNCTION eo.last_seq() IS 'the last seq that the latest commit of this session appended; null if there is none';
 
 CREATE FUNCTION eo.wait_published(subscription text, seq bigint, timeout interval) RETURNS boolean
-LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'eo_outbox_wait_published';
 COMMENT ON FUNCTION eo.wait_published(text, bigint, interval) IS 'waits until a subscription has published everything up to a seq; false at the timeout';

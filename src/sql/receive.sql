@@ -20,16 +20,16 @@ LANGUAGE C AS 'MODULE_PATHNAME', 'eo_outbox_deduplicate';
 COMMENT ON FUNCTION eo.deduplicate() IS 'skips rows whose message id was received before; arguments: consumer, column';
 
 CREATE FUNCTION eo.deduplicate_table(relation regclass, consumer text, column_name name) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_deduplicate_table';
 COMMENT ON FUNCTION eo.deduplicate_table(regclass, text, name) IS 'checks the arguments and creates the trigger eo_deduplicate on a table';
 
 CREATE FUNCTION eo.create_consumer(consumer text, dedup_window interval DEFAULT '7 days') RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_create_consumer';
 COMMENT ON FUNCTION eo.create_consumer(text, interval) IS 'registers a consumer, or changes for how long it recognises a message id';
 
 CREATE FUNCTION eo.drop_consumer(consumer text) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_drop_consumer';
 COMMENT ON FUNCTION eo.drop_consumer(text) IS 'forgets a consumer and all that it has received';

@@ -13,22 +13,22 @@ AS 'MODULE_PATHNAME', 'eo_outbox_subscribe';
 COMMENT ON FUNCTION eo.subscribe(text, text[], name, regprocedure, jsonb, text) IS 'begins to publish the events of some topics to a server; returns the seq after which it starts';
 
 CREATE FUNCTION eo.unsubscribe(name text) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_unsubscribe';
 COMMENT ON FUNCTION eo.unsubscribe(text) IS 'ends a subscription and forgets its place';
 
 CREATE FUNCTION eo.pause(name text) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_pause';
 COMMENT ON FUNCTION eo.pause(text) IS 'stops publishing; the subscription keeps its place';
 
 CREATE FUNCTION eo.resume(name text) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_resume';
 COMMENT ON FUNCTION eo.resume(text) IS 'publishes again, also after a failure';
 
 CREATE FUNCTION eo.seek(name text, seq bigint) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_seek';
 COMMENT ON FUNCTION eo.seek(text, bigint) IS 'moves a subscription to just after a seq; replayed events keep their seq and position';
 
@@ -47,12 +47,12 @@ CREATE FUNCTION eo.fetch(
 	max_events integer DEFAULT 100,
 	wait interval DEFAULT '0'
 ) RETURNS SETOF eo.event
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_fetch';
 COMMENT ON FUNCTION eo.fetch(text, integer, interval) IS 'the next events of a subscription without a server; waits for the first if asked';
 
 CREATE FUNCTION eo.ack(subscription text, seq bigint) RETURNS void
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'eo_outbox_ack';
 COMMENT ON FUNCTION eo.ack(text, bigint) IS 'marks what eo.fetch() returned as done up to a seq, in this transaction';
 
