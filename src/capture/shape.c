@@ -4,8 +4,9 @@
  * What a capture trigger does to a table as the table is now.
  *
  * Shapes are cached by trigger, and made anew when PostgreSQL says that the
- * table has changed, or that there is a new cast, which may lead to JSON.  One
- * that somebody still uses is kept until the end of the transaction.
+ * table has changed, or that a schema was renamed, or that there is a new cast,
+ * which may lead to JSON.  Since somebody up the stack may still use what is
+ * thrown away, that is kept until the end of the transaction.
  */
 #include "postgres.h"
 
@@ -23,6 +24,12 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+
+typedef struct CacheEntry
+{
+	Oid			trigger;		/* hash key */
+	EoShape    *shape;
+} CacheEntry;
 
 static HTAB *shapes = NULL;
 
@@ -193,139 +200,42 @@ eo_shape_default_topic(Relation rel)
 	return psprintf("%s.%s", get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 }
 
-static text *
-event_type(const EoShape *shape, const char *prefix, EoCaptureOp op)
-{
-	return cstring_to_text(psprintf("%s.%s", prefix, eo_capture_ops[op]));
-}
-
-/*----------
- * Shapes
- *----------
- */
-
-static EoDebezium *
-debezium_encoder(EoShape *shape, Relation rel, const char *topic)
-{
-	Oid			relid = root_of(rel);
-	EoDebeziumTable table = {
-		.desc = shape->desc,
-		.columns = shape->columns,
-		.nkeys = shape->nkeys,
-		.keys = shape->keys,
-		.schema = get_namespace_name(get_rel_namespace(relid)),
-		.table = get_rel_name(relid),
-		.topic = topic
-	};
-
-	return eo_debezium_make(&table);
-}
-
-static void
-fill_shape(EoShape *shape, Relation rel)
-{
-	EoCaptureSpec *spec = &shape->spec;
-	char	   *topic = spec->topic ? spec->topic : eo_shape_default_topic(rel);
-
-	shape->table = psprintf("%s.%s", get_namespace_name(RelationGetNamespace(rel)),
-							RelationGetRelationName(rel));
-	shape->topic = cstring_to_text(topic);
-	for (int op = 0; op < EO_CAPTURE_OPS; op++)
-		shape->types[op] = event_type(shape, spec->type_prefix ? spec->type_prefix : topic, op);
-	shape->inert = spec->child && !rel->rd_rel->relispartition && !has_superclass(RelationGetRelid(rel));
-	shape->desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
-	shape->nkeys = find_key(rel, spec, shape->keys);
-	shape->columns = captured_columns(rel, spec, shape->nkeys, shape->keys);
-	shape->encoder = eo_row_encoder(shape->desc, shape->columns);
-	if (spec->format == EO_FORMAT_DEBEZIUM)
-		shape->debezium = debezium_encoder(shape, rel, topic);
-}
-
-static void
-forget_relation(Datum arg, Oid relid)
-{
-	HASH_SEQ_STATUS status;
-	EoShape    *shape;
-
-	changes++;
-	hash_seq_init(&status, shapes);
-	while ((shape = hash_seq_search(&status)) != NULL)
-	{
-		if (relid == InvalidOid || shape->relid == relid)
-			shape->valid = false;
-	}
-}
-
-static void
-forget_all(Datum arg, int cacheid, uint32 hash)
-{
-	forget_relation(arg, InvalidOid);
-}
-
-static void
-make_cache(void)
-{
-	HASHCTL		control = {
-		.keysize = sizeof(Oid),
-		.entrysize = sizeof(EoShape),
-		.hcxt = CacheMemoryContext
-	};
-
-	shapes = hash_create("eo_outbox captures", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
-	CacheRegisterSyscacheCallback(CASTSOURCETARGET, forget_all, (Datum) 0);
-}
-
-/* Somebody up the stack may still use what is thrown away. */
-static void
-throw_away(MemoryContext context)
-{
-	if (context != NULL)
-		MemoryContextSetParent(context, TopTransactionContext);
-}
-
-static void
-make_shape(EoShape *shape, Relation rel, const Trigger *trigger)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "eo_outbox capture",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	EoShape		made = {.trigger = trigger->tgoid,.relid = RelationGetRelid(rel),.context = context};
-	uint64		changes_before = changes;
-
-	eo_capture_spec(&made.spec, trigger);
-	fill_shape(&made, rel);
-	MemoryContextSwitchTo(old);
-
-	made.valid = changes == changes_before;
-	MemoryContextSetParent(context, CacheMemoryContext);
-	throw_away(shape->context);
-	*shape = made;
-}
-
-EoShape *
-eo_shape(Relation rel, const Trigger *trigger)
-{
-	EoShape    *shape;
-	bool		found;
-
-	if (shapes == NULL)
-		make_cache();
-	shape = hash_search(shapes, &trigger->tgoid, HASH_ENTER, &found);
-	if (!found)
-	{
-		shape->context = NULL;
-		shape->valid = false;
-	}
-	if (!shape->valid)
-		make_shape(shape, rel, trigger);
-	return shape;
-}
-
 /*----------
  * Checking
  *----------
  */
+
+/* What does not depend on the table; also of triggers that were made by hand. */
+static void
+check_spec(const EoCaptureSpec *spec, const char *topic)
+{
+	ListCell   *lc;
+
+	eo_produce_check_name("topic", cstring_to_text(topic), EO_TOPIC_MAX);
+	eo_produce_check_name("type prefix", cstring_to_text(spec->type_prefix ? spec->type_prefix : topic),
+						  EO_TYPE_MAX - (int) strlen(".truncated"));
+	foreach(lc, spec->key)
+	{
+		for (int i = 0; i < foreach_current_index(lc); i++)
+		{
+			if (strcmp(list_nth(spec->key, i), lfirst(lc)) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_DUPLICATE_COLUMN),
+						 errmsg("the key of a capture has column \"%s\" twice", (char *) lfirst(lc))));
+		}
+	}
+	if (spec->columns != NIL && spec->exclude != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a capture cannot both choose columns and exclude some"),
+				 errhint("Give one of the two.")));
+	if (spec->format == EO_FORMAT_DEBEZIUM && spec->mode == EO_MODE_DELTA)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the debezium format has no deltas"),
+				 errdetail("Its events have the rows before and after the change."),
+				 errhint("Use mode fact or changelog, or the plain format.")));
+}
 
 static void
 check_columns(Relation rel, const EoCaptureSpec *spec, int nkeys, const AttrNumber *keys)
@@ -360,19 +270,162 @@ key_names(Relation rel, int nkeys, const AttrNumber *keys)
 	return names;
 }
 
-void
-eo_shape_check(Relation rel, EoCaptureSpec *spec)
+List *
+eo_shape_key(Relation rel, const EoCaptureSpec *spec)
 {
 	AttrNumber	keys[INDEX_MAX_KEYS];
 	int			nkeys = find_key(rel, spec, keys);
 
-	check_columns(rel, spec, nkeys, keys);
+	return key_names(rel, nkeys, keys);
+}
+
+void
+eo_shape_check(Relation rel, EoCaptureSpec *spec)
+{
+	AttrNumber	keys[INDEX_MAX_KEYS];
+	int			nkeys;
+
 	if (spec->topic == NULL)
 		spec->topic = eo_shape_default_topic(rel);
-	eo_produce_check_name("topic", cstring_to_text(spec->topic), EO_TOPIC_MAX);
-	if (spec->type_prefix != NULL)
-		eo_produce_check_name("type prefix", cstring_to_text(spec->type_prefix),
-							  EO_TYPE_MAX - (int) strlen(".truncated"));
+	check_spec(spec, spec->topic);
+	nkeys = find_key(rel, spec, keys);
+	check_columns(rel, spec, nkeys, keys);
 	if (spec->key == NIL && (rel->rd_rel->relhassubclass || rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE))
 		spec->key = key_names(rel, nkeys, keys);
+}
+
+/*----------
+ * Shapes
+ *----------
+ */
+
+static EoDebezium *
+debezium_encoder(EoShape *shape, const char *topic)
+{
+	EoDebeziumTable table = {
+		.desc = shape->desc,
+		.columns = shape->columns,
+		.nkeys = shape->nkeys,
+		.keys = shape->keys,
+		.schema = get_namespace_name(get_rel_namespace(shape->root)),
+		.table = get_rel_name(shape->root),
+		.topic = topic
+	};
+
+	return eo_debezium_make(&table);
+}
+
+static void
+fill_shape(EoShape *shape, Relation rel)
+{
+	EoCaptureSpec *spec = &shape->spec;
+	char	   *topic = spec->topic ? spec->topic : eo_shape_default_topic(rel);
+
+	check_spec(spec, topic);
+	shape->relid = RelationGetRelid(rel);
+	shape->root = root_of(rel);
+	shape->table = psprintf("%s.%s", get_namespace_name(RelationGetNamespace(rel)),
+							RelationGetRelationName(rel));
+	shape->topic = cstring_to_text(topic);
+	for (int op = 0; op < EO_CAPTURE_OPS; op++)
+		shape->types[op] = cstring_to_text(psprintf("%s.%s", spec->type_prefix ? spec->type_prefix : topic,
+													eo_capture_ops[op]));
+	shape->inert = spec->child && !rel->rd_rel->relispartition && !has_superclass(RelationGetRelid(rel));
+	shape->desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
+	shape->nkeys = find_key(rel, spec, shape->keys);
+	shape->columns = captured_columns(rel, spec, shape->nkeys, shape->keys);
+	shape->encoder = eo_row_encoder(shape->desc, shape->columns);
+	if (spec->format == EO_FORMAT_DEBEZIUM)
+		shape->debezium = debezium_encoder(shape, topic);
+}
+
+static void
+forget_relation(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	CacheEntry *entry;
+
+	changes++;
+	hash_seq_init(&status, shapes);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		EoShape    *shape = entry->shape;
+
+		if (relid == InvalidOid || shape->relid == relid || shape->root == relid)
+			shape->valid = false;
+	}
+}
+
+static void
+forget_all(Datum arg, int cacheid, uint32 hash)
+{
+	forget_relation(arg, InvalidOid);
+}
+
+static void
+make_cache(void)
+{
+	HASHCTL		control = {
+		.keysize = sizeof(Oid),
+		.entrysize = sizeof(CacheEntry),
+		.hcxt = CacheMemoryContext
+	};
+
+	shapes = hash_create("eo_outbox captures", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
+	CacheRegisterSyscacheCallback(CASTSOURCETARGET, forget_all, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, forget_all, (Datum) 0);
+}
+
+/* Those of tables that are gone, too. */
+static void
+throw_invalid_away(void)
+{
+	HASH_SEQ_STATUS status;
+	CacheEntry *entry;
+
+	hash_seq_init(&status, shapes);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (entry->shape->valid)
+			continue;
+		MemoryContextSetParent(entry->shape->context, TopTransactionContext);
+		hash_search(shapes, &entry->trigger, HASH_REMOVE, NULL);
+	}
+}
+
+static EoShape *
+make_shape(Relation rel, const Trigger *trigger)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "eo_outbox capture",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	EoShape    *shape = palloc0(sizeof(EoShape));
+	uint64		changes_before = changes;
+
+	shape->context = context;
+	eo_capture_spec(&shape->spec, trigger);
+	fill_shape(shape, rel);
+	shape->valid = changes == changes_before;
+	MemoryContextSwitchTo(old);
+	return shape;
+}
+
+EoShape *
+eo_shape(Relation rel, const Trigger *trigger)
+{
+	CacheEntry *entry;
+	EoShape    *shape;
+
+	if (shapes == NULL)
+		make_cache();
+	entry = hash_search(shapes, &trigger->tgoid, HASH_FIND, NULL);
+	if (entry != NULL && entry->shape->valid)
+		return entry->shape;
+	shape = make_shape(rel, trigger);
+	throw_invalid_away();
+	entry = hash_search(shapes, &trigger->tgoid, HASH_ENTER, NULL);
+	entry->shape = shape;
+	MemoryContextSetParent(shape->context, CacheMemoryContext);
+	return shape;
 }

@@ -14,8 +14,8 @@
 
 typedef struct EoShape
 {
-	Oid			trigger;		/* hash key */
 	Oid			relid;
+	Oid			root;			/* of the partitions that it is one of, or itself */
 	bool		valid;
 	bool		inert;			/* made for a parent that the table has left */
 	MemoryContext context;
@@ -33,7 +33,7 @@ typedef struct EoShape
 
 /*
  * The shape of a trigger of a relation, which is open.  Cached; good until the
- * end of the transaction, but a new one may be made when the table changes.
+ * end of the transaction, also if the table changes and a new one is made.
  */
 extern EoShape *eo_shape(Relation rel, const Trigger *trigger);
 
@@ -43,6 +43,9 @@ extern EoShape *eo_shape(Relation rel, const Trigger *trigger);
  * have to be told.
  */
 extern void eo_shape_check(Relation rel, EoCaptureSpec *spec);
+
+/* The columns of the key under which a table is captured; an ERROR if it has none. */
+extern List *eo_shape_key(Relation rel, const EoCaptureSpec *spec);
 
 /* The topic of a table that was not given one. */
 extern char *eo_shape_default_topic(Relation rel);

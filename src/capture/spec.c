@@ -94,6 +94,11 @@ take_argument(EoCaptureSpec *spec, const char *name, const char *value, const ch
 	{
 		spec->as_given = true;
 		spec->as = find_name(eo_capture_ops, value, "operation", "Use inserted, updated or deleted.");
+		if (spec->as > EO_OP_DELETED)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("an update cannot be captured as \"%s\"", value),
+					 errhint("Use inserted, updated or deleted.")));
 	}
 	else if (strcmp(name, "child") == 0)
 		spec->child = true;
@@ -121,11 +126,6 @@ eo_capture_spec(EoCaptureSpec *spec, const Trigger *trigger)
 					 errhint(EXAMPLE)));
 		take_argument(spec, pnstrdup(argument, equals - argument), equals + 1, argument);
 	}
-	if (spec->columns != NIL && spec->exclude != NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a capture cannot both choose columns and exclude some"),
-				 errhint("Give one of the two.")));
 }
 
 static void

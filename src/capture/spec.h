@@ -60,7 +60,7 @@ extern const char *const eo_capture_ops[];
 extern EoCaptureMode eo_capture_mode(const char *name);
 extern EoCaptureFormat eo_capture_format(const char *name);
 
-/* The trigger's arguments, in the current memory context; an ERROR if unfit. */
+/* The trigger's arguments, in the current memory context; an ERROR if one is unfit. */
 extern void eo_capture_spec(EoCaptureSpec *spec, const Trigger *trigger);
 
 /* As arguments in a CREATE TRIGGER command. */
