@@ -149,6 +149,51 @@ copy hand from stdin;
 \.
 select key, type, payload from eo.pending(); rollback;
 select eo.uncapture('hand');
-begin; prepare transaction 'no'; begin; insert into hand values (3, 3); prepare transaction 'no';
+begin; prepare transaction 'no'; begin; insert into hand values (3, 3); prepare transaction 'no'; rollback prepared 'no';
 set default_transaction_read_only = on; select eo.capture('hand'); reset default_transaction_read_only;
+\echo arguments by hand are checked as those of eo.capture()
+create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('as=truncated'); insert into hand values (3, 3);
+create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('topic='); insert into hand values (3, 3);
+create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row(E'topic=a\tb'); insert into hand values (3, 3);
+create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('key=id,v,id'); insert into hand values (3, 3);
+create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('mode=delta', 'format=debezium'); insert into hand values (3, 3);
+create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('columns=v', 'exclude=id'); insert into hand values (3, 3);
+drop trigger cap on hand;
+select eo.capture('hand', topic => repeat('t', 246));
+select eo.capture('hand', topic => repeat('t', 246), type_prefix => 'short');
+select eo.uncapture('hand'); select eo.capture('hand', key_columns => '{v,v}');
+\echo the columns of a key change
+create table kc(a int, b text, v int, primary key (a, b)); select eo.capture('kc', key_columns => '{b,a}');
+alter table kc alter a type bigint, add c int; begin; insert into kc values (5000000000, 'x', 1, 2); select key, payload from eo.pending(); rollback;
+alter table kc drop column b; alter table kc drop column b cascade; alter table kc drop column v, drop column c;
+select tgname from pg_trigger where tgrelid = 'kc'::regclass and not tgisinternal order by 1;
+\echo names that triggers do not keep follow a renamed schema
+create schema capt_old; create table capt_old.named(id int primary key); create trigger cap after insert on capt_old.named for each row execute function eo.capture_row();
+begin; insert into capt_old.named values (1); alter schema capt_old rename to capt_new; insert into capt_new.named values (2); select topic, key from eo.pending(); rollback;
+drop schema capt_old cascade;
+\echo children come and go
+create table par(id int primary key, v int); select eo.capture('par', mode => 'changelog');
+create table kid(w int) inherits (par); create temp table kid_temp() inherits (par);
+create schema capt_kids create table kid2() inherits (kid);
+begin; insert into kid values (1, 2, 3); insert into capt_kids.kid2 values (2, 2, 3); insert into kid_temp values (3, 1); truncate par; select topic, type, key from eo.pending(); rollback;
+alter table par enable always trigger eo_capture;
+create table kid3() inherits (par);
+select tgrelid::regclass, tgname, tgenabled from pg_trigger where tgrelid in ('kid'::regclass, 'kid3'::regclass) order by 1, 2;
+alter table kid no inherit par;
+select tgrelid::regclass, tgname from pg_trigger where tgrelid in ('kid'::regclass, 'capt_kids.kid2'::regclass) order by 1, 2;
+create table par2(id int primary key, v int); select eo.capture('par2'); alter table kid inherit par2; alter table kid inherit par;
+begin; insert into capt_kids.kid2 values (2, 2, 3); select topic from eo.pending(); rollback;
+select eo.uncapture('par2');
+begin; insert into capt_kids.kid2 values (2, 2, 3); select topic from eo.pending(); rollback;
+select eo.capture('kid3');
+create table own() inherits (par2); select eo.capture('own', key_columns => '{id}'); select eo.capture('par2'); select eo.uncapture('par2');
+select relation, topic from eo.captures where relation in ('own'::regclass, 'par'::regclass, 'par2'::regclass) order by 1;
+drop schema capt_kids cascade;
+create table parts(id int primary key, v int) partition by range (id); create table part partition of parts for values from (0) to (10);
+create table other(id int primary key, v int) partition by range (id); select eo.capture('parts'); select eo.capture('other');
+insert into part values (1, 1); alter table parts detach partition part;
+select tgname from pg_trigger where tgrelid = 'part'::regclass;
+alter table other attach partition part for values from (0) to (10);
+begin; truncate part; select topic, type, key from eo.pending(); rollback;
+alter table other detach partition part; select eo.capture('part');
 reset search_path; drop schema capt cascade; revoke all on all functions in schema eo from regress_capture_owner; revoke all on all tables in schema eo from regress_capture_owner; revoke usage on schema eo from regress_capture_owner; drop role regress_capture_owner, regress_capture_writer;

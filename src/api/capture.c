@@ -11,12 +11,14 @@
 #include "api/api.h"
 #include "capture/shape.h"
 #include "capture/triggers.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/event_trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "store/catalog.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -98,17 +100,6 @@ read_arguments(FunctionCallInfo fcinfo, EoCaptureSpec *spec)
 	spec->exclude = names_argument(fcinfo, 5, "exclude");
 	spec->type_prefix = text_argument(fcinfo, 6);
 	spec->format = eo_capture_format(required_argument(fcinfo, 8, "format"));
-	if (spec->columns != NIL && spec->exclude != NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a capture cannot both choose columns and exclude some"),
-				 errhint("Give one of the two.")));
-	if (spec->format == EO_FORMAT_DEBEZIUM && spec->mode == EO_MODE_DELTA)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the debezium format has no deltas"),
-				 errdetail("Its events have the rows before and after the change."),
-				 errhint("Use mode fact or changelog, or the plain format.")));
 }
 
 /*----------
@@ -145,6 +136,7 @@ refuse_captured(Relation rel)
 			(errcode(ERRCODE_DUPLICATE_OBJECT),
 			 child ? errmsg("table \"%s\" is captured with the table that it belongs to", RelationGetRelationName(rel)) :
 			 errmsg("table \"%s\" is captured already", RelationGetRelationName(rel)),
+			 child ? errhint("Detach it from that one first, or create another trigger with eo.capture_row().") :
 			 errhint("Use eo.uncapture() first, in the same transaction, so that no change is missed; or create another trigger with eo.capture_row().")));
 }
 
@@ -224,10 +216,63 @@ eo_outbox_capture_setting(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();
 }
 
+/*----------
+ * Commands that concern captured tables
+ *----------
+ */
+
+static void
+after_alter(Oid relid, const AlterTableStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+		Oid			partition;
+
+		switch (cmd->subtype)
+		{
+			case AT_AddInherit:
+			case AT_AttachPartition:
+				eo_capture_join(relid);
+				break;
+			case AT_DropInherit:
+				eo_capture_leave(relid);
+				break;
+			case AT_DetachPartition:
+			case AT_DetachPartitionFinalize:
+				partition = RangeVarGetRelid(castNode(PartitionCmd, cmd->def)->name, NoLock, true);
+				if (OidIsValid(partition))
+					eo_capture_leave(partition);
+				break;
+			case AT_DropColumn:
+				eo_capture_check_key(relid);
+				break;
+			default:
+				break;
+		}
+	}
+}
+
+/*
+ * Only what changes who inherits from whom is acted upon.  A dump that is being
+ * restored alters tables, too, and has triggers of its own for their children.
+ */
+static void
+after_command(Oid relid, Node *command)
+{
+	if (IsA(command, AlterTableStmt))
+		after_alter(relid, (AlterTableStmt *) command);
+	else
+		eo_capture_join(relid);
+}
+
 /* eo.capture_children() RETURNS event_trigger, at the end of a command */
 Datum
 eo_outbox_capture_children(PG_FUNCTION_ARGS)
 {
+	EventTriggerData *trigdata = (EventTriggerData *) fcinfo->context;
 	SPITupleTable *found;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
@@ -246,7 +291,7 @@ eo_outbox_capture_children(PG_FUNCTION_ARGS)
 		Datum		relid = SPI_getbinval(found->vals[i], found->tupdesc, 1, &isnull);
 
 		if (!isnull)
-			eo_capture_join(DatumGetObjectId(relid));
+			after_command(DatumGetObjectId(relid), trigdata->parsetree);
 	}
 	SPI_finish();
 	PG_RETURN_NULL();

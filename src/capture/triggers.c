@@ -5,61 +5,46 @@
  *
  * Without a filter there are two, on rows and on TRUNCATE.  With one, the rows'
  * is one for each way in which a change can look through the filter: an update
- * may bring a row into it or out of it.
- *
- * PostgreSQL clones row triggers to partitions, but not those on TRUNCATE, and
- * none to tables that inherit.  So these get what they lack here, when the
- * parent is captured, and when they are created or attached (an event trigger).
+ * may bring a row into it or out of it.  Tables that inherit get copies
+ * (capture/children.c).
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "capture/triggers.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaddress.h"
-#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
-#include "commands/trigger.h"
 #include "executor/spi.h"
-#include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/parse_coerce.h"
 #include "parser/parse_collate.h"
 #include "parser/parse_expr.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
-#include "rewrite/prs2lock.h"
-#include "rewrite/rewriteManip.h"
 #include "store/catalog.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
 
-static void join_children(Oid relid);
-
-static bool
-is_ours(const Trigger *trigger)
+bool
+eo_capture_is_ours(const Trigger *trigger)
 {
 	return trigger->tgfoid == eo_catalog_required()->capture_row &&
 		strncmp(trigger->tgname, EO_CAPTURE_TRIGGER, strlen(EO_CAPTURE_TRIGGER)) == 0;
 }
 
-static Trigger *
-find_trigger(Relation rel, const char *name)
+/* Made for a parent of the table */
+static bool
+is_of_parent(const Trigger *trigger)
 {
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-	{
-		if (strcmp(rel->trigdesc->triggers[i].tgname, name) == 0)
-			return &rel->trigdesc->triggers[i];
-	}
-	return NULL;
+	EoCaptureSpec spec;
+
+	eo_capture_spec(&spec, trigger);
+	return spec.child;
 }
 
 static bool
@@ -74,12 +59,10 @@ eo_captured(Relation rel, bool *child)
 	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
 	{
 		Trigger    *trigger = &rel->trigdesc->triggers[i];
-		EoCaptureSpec spec;
 
-		if (!is_ours(trigger))
+		if (!eo_capture_is_ours(trigger))
 			continue;
-		eo_capture_spec(&spec, trigger);
-		*child = trigger->tgisclone || (spec.child && has_parent(rel));
+		*child = trigger->tgisclone || (is_of_parent(trigger) && has_parent(rel));
 		return true;
 	}
 	return false;
@@ -196,26 +179,6 @@ create_filtered(Relation rel, const EoCaptureSpec *spec, const char *when)
 				   psprintf("(%s) AND (%s) IS NOT TRUE", was, is));
 }
 
-/* The columns that were named as the key cannot be dropped while they are. */
-static void
-depend_on_key(Relation rel, const EoCaptureSpec *spec)
-{
-	ObjectAddress trigger;
-	ObjectAddress column;
-	ListCell   *lc;
-	Oid			oid = get_trigger_oid(RelationGetRelid(rel), EO_CAPTURE_TRIGGER, true);
-
-	if (!OidIsValid(oid))
-		oid = get_trigger_oid(RelationGetRelid(rel), EO_CAPTURE_TRIGGER "_insert", false);
-	ObjectAddressSet(trigger, TriggerRelationId, oid);
-	foreach(lc, spec->key)
-	{
-		ObjectAddressSubSet(column, RelationRelationId, RelationGetRelid(rel),
-							get_attnum(RelationGetRelid(rel), lfirst(lc)));
-		recordDependencyOn(&trigger, &column, DEPENDENCY_NORMAL);
-	}
-}
-
 void
 eo_capture_create(Relation rel, const EoCaptureSpec *spec, const char *when)
 {
@@ -227,145 +190,7 @@ eo_capture_create(Relation rel, const EoCaptureSpec *spec, const char *when)
 	create_trigger(rel, spec, "_truncate", "BEFORE TRUNCATE", NULL);
 	SPI_finish();
 	CommandCounterIncrement();
-	depend_on_key(rel, spec);
-	join_children(RelationGetRelid(rel));
-}
-
-/*----------
- * Children
- *----------
- */
-
-/* A copy of a parent's trigger, made as the extension's owner. */
-static void
-copy_trigger(Relation child, Relation parent, const Trigger *trigger)
-{
-	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
-	EoCaptureSpec spec;
-	Node	   *condition = NULL;
-
-	eo_capture_spec(&spec, trigger);
-	stmt->trigname = pstrdup(trigger->tgname);
-	for (int i = 0; i < trigger->tgnargs; i++)
-		stmt->args = lappend(stmt->args, makeString(pstrdup(trigger->tgargs[i])));
-	if (!spec.child)
-		stmt->args = lappend(stmt->args, makeString("child=yes"));
-	stmt->row = TRIGGER_FOR_ROW(trigger->tgtype);
-	stmt->timing = trigger->tgtype & TRIGGER_TYPE_TIMING_MASK;
-	stmt->events = trigger->tgtype & TRIGGER_TYPE_EVENT_MASK;
-	if (trigger->tgqual != NULL)
-	{
-		condition = stringToNode(trigger->tgqual);
-		condition = (Node *) map_partition_varattnos((List *) condition, PRS2_OLD_VARNO, child, parent);
-		condition = (Node *) map_partition_varattnos((List *) condition, PRS2_NEW_VARNO, child, parent);
-	}
-	CreateTrigger(stmt, NULL, RelationGetRelid(child), InvalidOid, InvalidOid, InvalidOid,
-				  trigger->tgfoid, InvalidOid, condition, false, false);
-	CommandCounterIncrement();
-}
-
-/*
- * Gives a child what it lacks.  Partitions have clones of the row triggers
- * already.  Returns whether it lacks something; does nothing about it unless
- * `copy`, and then needs ShareRowExclusiveLock on it.
- */
-static bool
-copy_missing(Relation child, Relation parent, bool copy)
-{
-	bool		missing = false;
-
-	for (int i = 0; parent->trigdesc != NULL && i < parent->trigdesc->numtriggers; i++)
-	{
-		Trigger    *trigger = &parent->trigdesc->triggers[i];
-
-		if (!is_ours(trigger) || find_trigger(child, trigger->tgname) != NULL ||
-			(child->rd_rel->relispartition && TRIGGER_FOR_ROW(trigger->tgtype)))
-			continue;
-		if (copy)
-			copy_trigger(child, parent, trigger);
-		missing = true;
-	}
-	return missing;
-}
-
-static List *
-parents_of(Oid relid)
-{
-	List	   *parents = NIL;
-	Relation	inherits = table_open(InheritsRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(inherits, InheritsRelidSeqnoIndexId, true, NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		parents = lappend_oid(parents, ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent);
-	systable_endscan(scan);
-	table_close(inherits, AccessShareLock);
-	return parents;
-}
-
-static bool
-join_one(Oid relid, Oid parentid, LOCKMODE lockmode)
-{
-	Relation	child = table_open(relid, lockmode);
-	Relation	parent = table_open(parentid, AccessShareLock);
-	bool		missing = false;
-
-	if (child->rd_rel->relkind == RELKIND_RELATION || child->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
-		missing = copy_missing(child, parent, lockmode == ShareRowExclusiveLock);
-	table_close(parent, NoLock);
-	table_close(child, NoLock);
-	return missing;
-}
-
-/* Those who have all that they need are not locked against writers. */
-static void
-join_parents(Oid relid)
-{
-	List	   *parents = parents_of(relid);
-	EoOwnerScope scope;
-	ListCell   *lc;
-
-	foreach(lc, parents)
-	{
-		if (!join_one(relid, lfirst_oid(lc), AccessShareLock))
-			continue;
-		eo_enter_owner(&scope);
-		(void) join_one(relid, lfirst_oid(lc), ShareRowExclusiveLock);
-		eo_leave_owner(&scope);
-	}
-	list_free(parents);
-}
-
-static void
-join_children(Oid relid)
-{
-	List	   *children = find_all_inheritors(relid, AccessShareLock, NULL);
-	ListCell   *lc;
-
-	foreach(lc, children)
-	{
-		if (lfirst_oid(lc) != relid)
-			join_parents(lfirst_oid(lc));
-	}
-	list_free(children);
-}
-
-void
-eo_capture_join(Oid relid)
-{
-	Relation	rel;
-	bool		child;
-	bool		captured;
-
-	join_parents(relid);
-	rel = table_open(relid, AccessShareLock);
-	captured = eo_captured(rel, &child);
-	table_close(rel, NoLock);
-	if (captured)
-		join_children(relid);
+	eo_capture_join_children(RelationGetRelid(rel));
 }
 
 /*----------
@@ -373,44 +198,35 @@ eo_capture_join(Oid relid)
  *----------
  */
 
-/* Clones go with what they were cloned from. */
-static void
-drop_triggers(Relation rel)
+void
+eo_capture_drop_triggers(Relation rel, bool only_of_parents)
 {
-	List	   *names = NIL;
+	List	   *oids = NIL;
 	ListCell   *lc;
 
 	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
 	{
 		Trigger    *trigger = &rel->trigdesc->triggers[i];
 
-		if (is_ours(trigger) && !trigger->tgisclone)
-			names = lappend(names, pstrdup(trigger->tgname));
+		/* Clones go with what they were cloned from. */
+		if (eo_capture_is_ours(trigger) && !trigger->tgisclone &&
+			(!only_of_parents || is_of_parent(trigger)))
+			oids = lappend_oid(oids, trigger->tgoid);
 	}
-	foreach(lc, names)
-		execute(psprintf("DROP TRIGGER %s ON %s", quote_identifier(lfirst(lc)), table_name(rel)));
+	foreach(lc, oids)
+	{
+		ObjectAddress address;
+
+		ObjectAddressSet(address, TriggerRelationId, lfirst_oid(lc));
+		performDeletion(&address, DROP_RESTRICT, 0);
+	}
+	list_free(oids);
 }
 
 void
 eo_capture_drop(Relation rel)
 {
-	List	   *children = find_all_inheritors(RelationGetRelid(rel), AccessExclusiveLock, NULL);
-	EoOwnerScope scope;
-	ListCell   *lc;
-
-	SPI_connect();
-	drop_triggers(rel);
-	eo_enter_owner(&scope);
-	foreach(lc, children)
-	{
-		Relation	child;
-
-		if (lfirst_oid(lc) == RelationGetRelid(rel))
-			continue;
-		child = table_open(lfirst_oid(lc), NoLock);
-		drop_triggers(child);
-		table_close(child, NoLock);
-	}
-	eo_leave_owner(&scope);
-	SPI_finish();
+	eo_capture_drop_triggers(rel, false);
+	CommandCounterIncrement();
+	eo_capture_leave_children(RelationGetRelid(rel));
 }

@@ -32,10 +32,10 @@ COMMENT ON FUNCTION eo.capture_setting(bytea, text) IS 'one of the name=value ar
 
 CREATE FUNCTION eo.capture_children() RETURNS event_trigger
 LANGUAGE C AS 'MODULE_PATHNAME', 'eo_outbox_capture_children';
-COMMENT ON FUNCTION eo.capture_children() IS 'captures tables that become children of captured ones';
+COMMENT ON FUNCTION eo.capture_children() IS 'captures tables that become children of captured ones, and guards their keys';
 
 CREATE EVENT TRIGGER eo_capture_children ON ddl_command_end
-WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE')
+WHEN TAG IN ('CREATE TABLE', 'CREATE SCHEMA', 'ALTER TABLE')
 EXECUTE FUNCTION eo.capture_children();
 COMMENT ON EVENT TRIGGER eo_capture_children IS 'eo_outbox: captures tables that become children of captured ones';
 
