@@ -224,6 +224,21 @@ seconds_since_last(TimestampTz began)
 	return Max(seconds, 0);
 }
 
+/*
+ * Whether somebody waits for this transaction: for the job, to stop it.  The next
+ * turn would be faster, again and again.
+ */
+static bool
+is_awaited(void)
+{
+	LOCKTAG		tag;
+
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return false;
+	SET_LOCKTAG_TRANSACTION(tag, GetTopTransactionIdIfAny());
+	return LockHasWaiters(&tag, ExclusiveLock, false);
+}
+
 static int
 make_chunk(const EoSnapshotJob *job, EoSnapshotPart *part, Relation rel)
 {
@@ -232,16 +247,18 @@ make_chunk(const EoSnapshotJob *job, EoSnapshotPart *part, Relation rel)
 	};
 	Oid			filenode = part->place.filenode;
 	TimestampTz began = GetCurrentTimestamp();
+	int			delay;
 
 	eo_snapshot_chunk(eo_relay.db, &chunk);
 	relation_close(rel, NoLock);
 	eo_snapshot_jobs_advance(job, part, filenode != part->place.filenode, seconds_since_last(began));
+	delay = chunk.stalled ? STALLED_MS : is_awaited() ? LOCKED_MS : 0;
 	eo_relay_commit(true);
 	if (chunk.appended)
 		eo_relay_wake(eo_relay.db);
 	if (job->id == failing_job)
 		eo_backoff_reset(&retries);
-	return chunk.stalled ? STALLED_MS : 0;
+	return delay;
 }
 
 /* Goes on with a job that is claimed.  Returns a delay if it has to wait. */
