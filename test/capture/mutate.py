@@ -30,18 +30,21 @@ def events_of(table, mode, records):
         event = events[index]
         event.next = following.get(event.key)
         event.last = event.next is None
-        event.told = event.op == "updated" and (
-            mode == "delta" and not table.zoned or mode == "debezium" and tells_change(event.payload))
+        event.told = event.op == "updated" and not (mode == "delta" and table.zoned) and tells_change(mode, event.payload)
         if event.next is not None and mode in ("fact", "changelog"):
             events[event.next].lasts &= events[event.next].payload != event.payload
-        event.lasts = event.last and mode != "debezium"
+        event.lasts = event.last and (mode in ("fact", "changelog") or mode == "delta" and event.op == "updated" and
+                                      tells_change(mode, event.payload))
         following[event.key] = index
     return events, start
 
 
-def tells_change(payload):
-    envelope = load(payload)
-    return envelope["before"] != envelope["after"]
+def tells_change(mode, payload):
+    """Whether the old row, as JSON tells it, is told and is another one."""
+    told = load(payload) if mode in ("delta", "debezium") else {}
+    if mode == "debezium":
+        return told["before"] != told["after"]
+    return any(sides["old"] != sides["new"] for sides in told.values())
 
 
 def lost(events, index):

@@ -19,14 +19,13 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
-sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 
 import tap  # noqa: E402
-from cluster import Cluster  # noqa: E402
 from compare import FUNCTIONS, applied_equal, create_target, debezium_equal, different, rows_equal, source, target  # noqa: E402
 from mutate import MUTATIONS, unnoticed  # noqa: E402
 from replay import OPS, Replay  # noqa: E402
 from samples import ONE_WAY, OPAQUE, SAMPLES, quote  # noqa: E402
+from server import Server  # noqa: E402
 from tables import MODES, all_tables, identifier, schema  # noqa: E402
 from workload import EXPECTED_ERRORS, Session, TAGS, done  # noqa: E402
 
@@ -57,37 +56,6 @@ BEGIN
 	END LOOP;
 END $$;
 """
-
-
-class Server(Cluster):
-    def __enter__(self):
-        self.environment["PGOPTIONS"] = "-c client_min_messages=error"
-        os.makedirs(self.directory)
-        self.start({"shared_preload_libraries": "eo_outbox", "fsync": "off", "deadlock_timeout": "20ms",
-                    "max_wal_size": "4GB", "shared_buffers": "256MB", "eo_outbox.retention": "1h",
-                    "max_worker_processes": "20", "log_min_messages": "warning"})
-        self.execute("CREATE EXTENSION eo_outbox")
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def script(self, sql):
-        """Runs it, errors end it."""
-        path = os.path.join(self.directory, "script.sql")
-        with open(path, "w") as f:
-            f.write(sql)
-        self.psql("--file", path, stdout=subprocess.DEVNULL)
-
-    def values(self, sql):
-        """Lines of fields with tabs between them; errors are such lines, too."""
-        path = os.path.join(self.directory, "values.sql")
-        with open(path, "w") as f:
-            f.write(sql)
-        out = self.psql("--set", "ON_ERROR_STOP=0", "--tuples-only", "--no-align", "--field-separator", "\t", "--file", path,
-                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        errors = [(line, "an unknown number of") for line in out.stderr.splitlines() if "ERROR" in line]
-        return [line.split("\t") for line in out.stdout.splitlines()] + errors
 
 
 class Reader:
@@ -333,7 +301,8 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 print("# seed %s" % SEED, flush=True)
 directory = tempfile.mkdtemp(prefix="eo-rebuild.")
 try:
-    with Server(os.path.join(directory, "server")) as server:
+    with Server(os.path.join(directory, "server"), deadlock_timeout="20ms") as server:
+        server.execute("CREATE EXTENSION eo_outbox")
         rebuild = Rebuild(server)
         tap.main(globals())
 finally:
