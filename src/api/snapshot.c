@@ -263,19 +263,22 @@ eo_outbox_stop_snapshot(PG_FUNCTION_ARGS)
 Datum
 eo_outbox_snapshot_worker(PG_FUNCTION_ARGS)
 {
-	EoDatabase *db = eo_my_database();
+	EoDatabase *db = eo_database_slot(MyDatabaseId, false);
 	TupleDesc	desc;
 	Datum		values[2];
 	bool		nulls[2] = {0};
-	pid_t		pid;
+	pid_t		pid = 0;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	LWLockAcquire(eo_shared->lock, LW_SHARED);
-	pid = db->snapshot_pid;
-	LWLockRelease(eo_shared->lock);
+	if (db != NULL)
+	{
+		LWLockAcquire(eo_shared->lock, LW_SHARED);
+		pid = db->snapshot_pid;
+		LWLockRelease(eo_shared->lock);
+	}
 	values[0] = Int32GetDatum((int32) pid);
 	nulls[0] = pid == 0;
-	values[1] = BoolGetDatum(pg_atomic_read_u32(&db->lineage) != EO_LINEAGE_FOREIGN);
+	values[1] = BoolGetDatum(db == NULL || pg_atomic_read_u32(&db->lineage) != EO_LINEAGE_FOREIGN);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
