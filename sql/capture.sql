@@ -196,4 +196,17 @@ select tgname from pg_trigger where tgrelid = 'part'::regclass;
 alter table other attach partition part for values from (0) to (10);
 begin; truncate part; select topic, type, key from eo.pending(); rollback;
 alter table other detach partition part; select eo.capture('part');
+\echo commands in the middle of others, and rows that exchange their keys
+create table rep(id int primary key, v int);
+create function rep_before() returns trigger language plpgsql as $$begin delete from rep where id = new.id; return new; end$$;
+create function rep_after() returns trigger language plpgsql as $$begin if new.v = 3 then update rep set v = 4 where id = new.id; elsif new.v = 7 then delete from rep where id = new.id; end if; return null; end$$;
+create trigger a_before before insert on rep for each row execute function rep_before();
+create trigger a_after after insert on rep for each row execute function rep_after();
+create function rep_free(int) returns int language plpgsql as $$begin delete from rep where id = $1; return $1; end$$;
+select eo.capture('rep', mode => 'changelog');
+begin; insert into rep values (1, 1); insert into rep values (1, 2), (2, 3), (3, 7), (1, 5); select key, type, payload from eo.pending(); select * from rep order by id; rollback;
+begin; set local eo_outbox.buffer_memory = '64kB'; insert into rep select g, 1 from generate_series(1, 1000) g; insert into rep values (1, 2); savepoint s; insert into rep values (1, 2); rollback to s; insert into rep values (1, 3); select key, type, payload from eo.pending() where key = '1'; rollback;
+begin; insert into rep values (1, 1), (2, 2); update rep set id = rep_free(2) where id = 1; select key, type, payload from eo.pending(); select * from rep; rollback;
+create table seat(id int primary key deferrable, v int); select eo.capture('seat', mode => 'changelog');
+begin; insert into seat values (1, 1), (2, 2), (3, 3); update seat set id = 4 - id; update seat set id = id + 1; select key, type, payload from eo.pending(); select * from seat order by id; rollback;
 reset search_path; drop schema capt cascade; revoke all on all functions in schema eo from regress_capture_owner; revoke all on all tables in schema eo from regress_capture_owner; revoke usage on schema eo from regress_capture_owner; drop role regress_capture_owner, regress_capture_writer;

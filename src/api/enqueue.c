@@ -59,7 +59,7 @@ enqueue(FunctionCallInfo fcinfo, EoEvent *event, int id_arg)
 	event->type = name_argument(fcinfo, 3, "type", EO_TYPE_MAX);
 	eo_produce_prepare(event, PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4),
 					   PG_ARGISNULL(id_arg) ? NULL : PG_GETARG_UUID_P(id_arg));
-	eo_buffer_add(event, GetCurrentCommandId(false));
+	eo_buffer_add(event, &(EoEventPlace) {.cid = GetCurrentCommandId(false)});
 	*id = event->event_id;
 	return id;
 }

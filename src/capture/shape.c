@@ -155,6 +155,28 @@ default_key(Relation rel, AttrNumber *keys)
 	return nkeys;
 }
 
+/* Whether a unique index is not enforced row by row; it may be that of the key. */
+static bool
+has_deferrable_key(Relation rel)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	bool		found = false;
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		found |= ((Form_pg_index) GETSTRUCT(tuple))->indisunique &&
+			!((Form_pg_index) GETSTRUCT(tuple))->indimmediate;
+		ReleaseSysCache(tuple);
+	}
+	list_free(indexes);
+	return found;
+}
+
 static int
 find_key(Relation rel, const EoCaptureSpec *spec, AttrNumber *keys)
 {
@@ -333,6 +355,7 @@ fill_shape(EoShape *shape, Relation rel)
 	shape->inert = spec->child && !rel->rd_rel->relispartition && !has_superclass(RelationGetRelid(rel));
 	shape->desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
 	shape->nkeys = find_key(rel, spec, shape->keys);
+	shape->exchanges = has_deferrable_key(rel);
 	shape->columns = captured_columns(rel, spec, shape->nkeys, shape->keys);
 	shape->encoder = eo_row_encoder(shape->desc, shape->columns);
 	if (spec->format == EO_FORMAT_DEBEZIUM)

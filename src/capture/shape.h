@@ -27,6 +27,7 @@ typedef struct EoShape
 	Bitmapset  *columns;		/* attribute numbers */
 	int			nkeys;
 	AttrNumber	keys[INDEX_MAX_KEYS];
+	bool		exchanges;		/* rows may exchange their keys within a command */
 	EoRowEncoder *encoder;
 	EoDebezium *debezium;		/* NULL in other formats */
 } EoShape;

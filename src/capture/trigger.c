@@ -6,7 +6,8 @@
  * 1. Events are numbered in the order of the commands that made the changes, not
  *	  in that of the triggers.  A trigger of the application may change a row
  *	  again before the first change has been captured here; what was there first
- *	  still comes first (txn/event_buffer.c).
+ *	  still comes first (txn/event_buffer.c).  Where the key can be exchanged, one
+ *	  command first takes the keys away and then gives them.
  *
  * 2. TRUNCATE tells of all rows at once, except to those who know a table by its
  *	  keys alone: a changelog gets a tombstone for each row, and where other
@@ -54,16 +55,36 @@ refuse_trigger(const Trigger *trigger)
 			 errhint(EXAMPLE)));
 }
 
+/* A change whose events are added */
+typedef struct Addition
+{
+	const EoShape *shape;
+	EoEventPlace place;
+} Addition;
+
 static void
 buffer_event(const EoEvent *event, void *arg)
 {
-	eo_buffer_add(event, *(CommandId *) arg);
+	Addition   *addition = arg;
+
+	addition->place.removes = event->type == addition->shape->types[EO_OP_DELETED];
+	addition->place.first = addition->place.removes && addition->shape->exchanges;
+	eo_buffer_add(event, &addition->place);
 }
 
 /*----------
  * Rows
  *----------
  */
+
+/* The new version of the row, or the one that was deleted; NULL if it is not in a heap. */
+static HeapTuple
+changed_tuple(TriggerData *trigdata)
+{
+	if (trigdata->tg_relation->rd_tableam != GetHeapamTableAmRoutine())
+		return NULL;
+	return trigdata->tg_newtuple ? trigdata->tg_newtuple : trigdata->tg_trigtuple;
+}
 
 /*
  * The command that made a change.  Other storage than heap does not tell; then
@@ -72,13 +93,27 @@ buffer_event(const EoEvent *event, void *arg)
 static CommandId
 command_of(TriggerData *trigdata)
 {
-	HeapTuple	tuple = trigdata->tg_newtuple ? trigdata->tg_newtuple : trigdata->tg_trigtuple;
+	HeapTuple	tuple = changed_tuple(trigdata);
 
-	if (trigdata->tg_relation->rd_tableam != GetHeapamTableAmRoutine())
+	if (tuple == NULL)
 		return GetCurrentCommandId(false);
 	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 		return HeapTupleHeaderGetCmax(tuple->t_data);
 	return HeapTupleHeaderGetCmin(tuple->t_data);
+}
+
+/* The command of this transaction that has changed or deleted a new row again */
+static CommandId
+changed_again(TriggerData *trigdata)
+{
+	HeapTuple	tuple = changed_tuple(trigdata);
+
+	if (tuple == NULL || TRIGGER_FIRED_BY_DELETE(trigdata->tg_event) ||
+		(tuple->t_data->t_infomask & HEAP_XMAX_INVALID) ||
+		HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_data->t_infomask) ||
+		!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(tuple->t_data)))
+		return InvalidCommandId;
+	return HeapTupleHeaderGetCmax(tuple->t_data);
 }
 
 static void
@@ -87,7 +122,10 @@ capture_row(TriggerData *trigdata, EoShape *shape)
 	TupleTableSlot *before = NULL;
 	TupleTableSlot *after = NULL;
 	EoCaptureOp op;
-	CommandId	cid = command_of(trigdata);
+	Addition	addition = {
+		.shape = shape,
+		.place = {.cid = command_of(trigdata),.until = changed_again(trigdata)}
+	};
 
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
@@ -109,7 +147,7 @@ capture_row(TriggerData *trigdata, EoShape *shape)
 		slot_getallattrs(before);
 	if (after != NULL)
 		slot_getallattrs(after);
-	eo_capture_change(shape, op, before, after, buffer_event, &cid);
+	eo_capture_change(shape, op, before, after, buffer_event, &addition);
 }
 
 /*----------
@@ -144,7 +182,7 @@ is_whole(Relation rel, const EoShape *shape)
 static void
 delete_all_rows(Relation rel, EoShape *shape)
 {
-	CommandId	cid = GetCurrentCommandId(false);
+	Addition	addition = {.shape = shape,.place = {.cid = GetCurrentCommandId(false)}};
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "eo_outbox truncate",
 												  ALLOCSET_DEFAULT_SIZES);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -159,7 +197,7 @@ delete_all_rows(Relation rel, EoShape *shape)
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(slot);
 		if (eo_filter_pass(filter, slot))
-			eo_capture_change(shape, EO_OP_DELETED, slot, NULL, buffer_event, &cid);
+			eo_capture_change(shape, EO_OP_DELETED, slot, NULL, buffer_event, &addition);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
@@ -173,13 +211,13 @@ delete_all_rows(Relation rel, EoShape *shape)
 static void
 capture_truncate(Relation rel, EoShape *shape)
 {
-	CommandId	cid = GetCurrentCommandId(false);
+	Addition	addition = {.shape = shape,.place = {.cid = GetCurrentCommandId(false)}};
 
 	if (is_whole(rel, shape))
 	{
-		eo_capture_change(shape, EO_OP_TRUNCATED, NULL, NULL, buffer_event, &cid);
+		eo_capture_change(shape, EO_OP_TRUNCATED, NULL, NULL, buffer_event, &addition);
 		truncated_root = RelationGetRelid(rel);
-		truncated_cid = cid;
+		truncated_cid = addition.place.cid;
 		truncated_lxid = EoMyLocalTransactionId();
 	}
 	else if (rel->rd_rel->relkind == RELKIND_RELATION &&

@@ -18,7 +18,10 @@
  * 4. A trigger may be fired for an earlier command than the one that has run
  *	  last: what it captures belongs before what the later one enqueued.  Each
  *	  event remembers its command; if one came late, the events are sorted when
- *	  they are read back.
+ *	  they are read back.  A command may also have run in the middle of an earlier
+ *	  one, and have deleted the row in whose place that has put another: a trigger
+ *	  before INSERT does so.  What comes late is thus looked for among what was
+ *	  removed, and not put before that.
  *
  * 5. At XACT_EVENT_PRE_COMMIT the rows are appended to the log (store/append.c)
  *	  in batches, each under the append lock for a moment only.  An error there
@@ -43,6 +46,7 @@
 #include "store/append.h"
 #include "store/catalog.h"
 #include "txn/event_buffer.h"
+#include "txn/removals.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -61,6 +65,8 @@ typedef struct RowHeader
 	CommandId	cid;			/* of the event */
 	bool		is_head;		/* starts an event */
 	bool		is_last;		/* ends one */
+	bool		removes;		/* see EoEventPlace */
+	bool		first;
 } RowHeader;
 
 #define ROW_HEADER_SIZE		MAXALIGN(sizeof(RowHeader))
@@ -77,7 +83,9 @@ typedef struct EventBuffer
 {
 	int64		events;
 	CommandId	last_cid;		/* the highest so far */
-	bool		unordered;		/* one came with a lower one than that */
+	bool		unordered;		/* one came with a lower one than that, or first */
+	EoRemovals	removals;		/* of the events up to this offset, */
+	int64		searched;		/* if anything had to be looked for there */
 	int64		spilled;		/* bytes in the file */
 	char	   *memory;
 	Size		used;
@@ -183,46 +191,6 @@ set_mark(void)
 	mark->events = buffer.events;
 }
 
-void
-eo_buffer_add(const EoEvent *event, CommandId cid)
-{
-	HeapTuple  *rows;
-	int			nrows;
-	Size		total = 0;
-
-	if (buffer.appending)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("cannot enqueue events while the transaction commits"),
-				 errhint("Enqueue before COMMIT, or from a deferred trigger.")));
-
-	rows = eo_event_form(get_log_desc(), event, &nrows);
-	for (int i = 0; i < nrows; i++)
-		total += ROW_HEADER_SIZE + MAXALIGN(rows[i]->t_len);
-	set_mark();
-	if (buffer.used > 0 && buffer.used + total > (Size) eo_buffer_memory * 1024)
-		spill();
-	make_room(total);
-	for (int i = 0; i < nrows; i++)
-	{
-		RowHeader	header = {
-			.length = rows[i]->t_len,.cid = cid,
-			.is_head = (i == 0),.is_last = (i == nrows - 1)
-		};
-
-		memcpy(buffer.memory + buffer.used, &header, sizeof(header));
-		memcpy(buffer.memory + buffer.used + ROW_HEADER_SIZE, rows[i]->t_data, rows[i]->t_len);
-		buffer.used += ROW_HEADER_SIZE + MAXALIGN(rows[i]->t_len);
-		heap_freetuple(rows[i]);
-	}
-	pfree(rows);
-	buffer.events++;
-	if (cid < buffer.last_cid)
-		buffer.unordered = true;
-	else
-		buffer.last_cid = cid;
-}
-
 /* Forgets everything from a mark on.  Must not fail: runs in an abort. */
 static void
 cut(const Mark *mark)
@@ -235,6 +203,8 @@ cut(const Mark *mark)
 		buffer.used = 0;
 	}
 	buffer.events = mark->events;
+	buffer.searched = Min(buffer.searched, mark->offset);
+	eo_removals_cut(&buffer.removals, mark->offset);
 }
 
 static void
@@ -276,6 +246,7 @@ typedef struct Place
 {
 	int64		offset;
 	CommandId	cid;
+	bool		first;
 } Place;
 
 typedef struct Cursor
@@ -313,6 +284,8 @@ compare_places(const void *a, const void *b)
 
 	if (x->cid != y->cid)
 		return x->cid < y->cid ? -1 : 1;
+	if (x->first != y->first)
+		return x->first ? -1 : 1;
 	return x->offset < y->offset ? -1 : 1;
 }
 
@@ -337,7 +310,7 @@ sort_places(void)
 		if (header.is_head)
 		{
 			Assert(n < buffer.events);
-			places[n++] = (Place) {.offset = offset,.cid = header.cid};
+			places[n++] = (Place) {.offset = offset,.cid = header.cid,.first = header.first};
 		}
 		cursor.offset += MAXALIGN(header.length);
 	}
@@ -358,9 +331,26 @@ rewind_buffer(Cursor *cursor)
 }
 
 /*
- * The next row, or false at the end.  A row from the file is copied into the
- * current memory context; one in memory is used where it is.
+ * The row at the cursor, which is moved on.  A row from the file is copied into
+ * the current memory context; one in memory is used where it is.
  */
+static void
+read_row(Cursor *cursor, HeapTuple tuple, const RowHeader *header)
+{
+	if (cursor->offset < buffer.spilled)
+	{
+		tuple->t_data = palloc(MAXALIGN(header->length));
+		EoBufFileReadExact(buffer.file, tuple->t_data, MAXALIGN(header->length));
+	}
+	else
+		tuple->t_data = (HeapTupleHeader) (buffer.memory + (cursor->offset - buffer.spilled));
+	cursor->offset += MAXALIGN(header->length);
+	tuple->t_len = header->length;
+	tuple->t_tableOid = InvalidOid;
+	ItemPointerSetInvalid(&tuple->t_self);
+}
+
+/* The next row, or false at the end. */
 static bool
 next_row(Cursor *cursor, HeapTuple tuple, RowHeader *header)
 {
@@ -374,19 +364,103 @@ next_row(Cursor *cursor, HeapTuple tuple, RowHeader *header)
 	}
 	if (!next_header(cursor, header))
 		return false;
-	if (cursor->offset < buffer.spilled)
-	{
-		tuple->t_data = palloc(MAXALIGN(header->length));
-		EoBufFileReadExact(buffer.file, tuple->t_data, MAXALIGN(header->length));
-	}
-	else
-		tuple->t_data = (HeapTupleHeader) (buffer.memory + (cursor->offset - buffer.spilled));
-	cursor->offset += MAXALIGN(header->length);
+	read_row(cursor, tuple, header);
 	cursor->in_event = !header->is_last;
-	tuple->t_len = header->length;
-	tuple->t_tableOid = InvalidOid;
-	ItemPointerSetInvalid(&tuple->t_self);
 	return true;
+}
+
+/*----------
+ * Adding
+ *----------
+ */
+
+/* Notes the removals that were added since the last search. */
+static void
+search_removals(void)
+{
+	Cursor		cursor = {.offset = buffer.searched};
+	int64		end = buffer.spilled + (int64) buffer.used;
+
+	while (cursor.offset < end)
+	{
+		int64		offset = cursor.offset;
+		RowHeader	header;
+		HeapTupleData row;
+		EoEvent		event;
+
+		if (offset < buffer.spilled)
+			seek_file(offset);
+		(void) next_header(&cursor, &header);
+		if (!header.is_head || !header.removes)
+		{
+			cursor.offset += MAXALIGN(header.length);
+			continue;
+		}
+		read_row(&cursor, &row, &header);
+		(void) eo_event_deform(&row, get_log_desc(), &event);
+		if (event.key != NULL)
+			eo_removals_note(&buffer.removals, &event, offset, header.cid);
+		if (offset < buffer.spilled)
+			pfree(row.t_data);
+	}
+	buffer.searched = end;
+}
+
+/*
+ * The command among whose events one that comes late is put: its own, or a
+ * later one that has removed the row that had the key before.
+ */
+static CommandId
+late_place(const EoEvent *event, const EoEventPlace *place)
+{
+	if (place->removes || event->key == NULL)
+		return place->cid;
+	search_removals();
+	return eo_removals_latest(&buffer.removals, event, place->cid, place->until);
+}
+
+void
+eo_buffer_add(const EoEvent *event, const EoEventPlace *place)
+{
+	HeapTuple  *rows;
+	int			nrows;
+	Size		total = 0;
+	CommandId	cid = place->cid;
+
+	if (buffer.appending)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("cannot enqueue events while the transaction commits"),
+				 errhint("Enqueue before COMMIT, or from a deferred trigger.")));
+
+	if (cid < buffer.last_cid)
+		cid = late_place(event, place);
+	rows = eo_event_form(get_log_desc(), event, &nrows);
+	for (int i = 0; i < nrows; i++)
+		total += ROW_HEADER_SIZE + MAXALIGN(rows[i]->t_len);
+	set_mark();
+	if (buffer.used > 0 && buffer.used + total > (Size) eo_buffer_memory * 1024)
+		spill();
+	make_room(total);
+	for (int i = 0; i < nrows; i++)
+	{
+		RowHeader	header = {
+			.length = rows[i]->t_len,.cid = cid,
+			.is_head = (i == 0),.is_last = (i == nrows - 1),
+			.removes = place->removes,.first = place->first
+		};
+
+		memcpy(buffer.memory + buffer.used, &header, sizeof(header));
+		memcpy(buffer.memory + buffer.used + ROW_HEADER_SIZE, rows[i]->t_data, rows[i]->t_len);
+		buffer.used += ROW_HEADER_SIZE + MAXALIGN(rows[i]->t_len);
+		heap_freetuple(rows[i]);
+	}
+	pfree(rows);
+	buffer.events++;
+	if (cid < buffer.last_cid || (cid == buffer.last_cid && place->first))
+		buffer.unordered = true;
+	else
+		buffer.last_cid = cid;
 }
 
 /*----------

@@ -9,12 +9,24 @@
 #include "store/event.h"
 
 /*
- * Adds an event to the transaction.  Copies it.  The caller has validated it
- * (txn/produce.h) and checked privileges.  `cid` is the command that it belongs
- * to, the current one or an earlier one: events are appended in the order of
- * their commands, those of one command in the order in which they were added.
+ * Where an event belongs: events are appended in the order of their commands,
+ * those of one command in the order in which they were added.
  */
-extern void eo_buffer_add(const EoEvent *event, CommandId cid);
+typedef struct EoEventPlace
+{
+	CommandId	cid;			/* the current command or an earlier one */
+
+	/* of the change of a row */
+	CommandId	until;			/* has changed the row again; else InvalidCommandId */
+	bool		removes;		/* sets the key free ... */
+	bool		first;			/* ... and comes before the others of its command */
+} EoEventPlace;
+
+/*
+ * Adds an event to the transaction.  Copies it.  The caller has validated it
+ * (txn/produce.h) and checked privileges.
+ */
+extern void eo_buffer_add(const EoEvent *event, const EoEventPlace *place);
 
 /*
  * Calls `visit` for each buffered event in order, in a memory context that is
