@@ -209,4 +209,11 @@ begin; set local eo_outbox.buffer_memory = '64kB'; insert into rep select g, 1 f
 begin; insert into rep values (1, 1), (2, 2); update rep set id = rep_free(2) where id = 1; select key, type, payload from eo.pending(); select * from rep; rollback;
 create table seat(id int primary key deferrable, v int); select eo.capture('seat', mode => 'changelog');
 begin; insert into seat values (1, 1), (2, 2), (3, 3); update seat set id = 4 - id; update seat set id = id + 1; select key, type, payload from eo.pending(); select * from seat order by id; rollback;
+\echo names are told with their schema, whatever the path
+create type kinds as (of regclass, types regtype[]);
+create table named(id regclass primary key, k kinds, f regprocedure); select eo.capture('named');
+begin; insert into named values ('named', row('hand', '{pair,int4}')::kinds, 'rep_free(int)'); select key, payload from eo.pending(); show search_path; rollback;
+\echo values out of line that do not change
+create table wide(id int primary key, a text, b text); alter table wide alter a set storage external, alter b set storage main; select eo.capture('wide', mode => 'delta');
+begin; insert into wide values (1, repeat('a', 10000), repeat('b', 10000)); update wide set b = 'c'; update wide set a = a || ''; update wide set a = a || 'x', b = 'c'; select type, length(payload::text), payload ? 'a' as a, payload ? 'b' as b from eo.pending() where type like '%updated'; rollback;
 reset search_path; drop schema capt cascade; revoke all on all functions in schema eo from regress_capture_owner; revoke all on all tables in schema eo from regress_capture_owner; revoke usage on schema eo from regress_capture_owner; drop role regress_capture_owner, regress_capture_writer;

@@ -167,7 +167,7 @@ first_row(FunctionCallInfo fcinfo)
 static text *
 fixed_output(FmgrInfo *output, Datum value)
 {
-	int			nestlevel = eo_output_pin(true);
+	int			nestlevel = eo_output_pin(EO_OUTPUT_UTC);
 	text	   *result = cstring_to_text(OutputFunctionCall(output, value));
 
 	eo_output_unpin(nestlevel);

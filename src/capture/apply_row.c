@@ -53,7 +53,15 @@ convert(EoTarget *target, Jsonb *object, EoTargetRow *row)
 	fcinfo->args[0].isnull = false;
 	fcinfo->args[1].value = JsonbPGetDatum(object);
 	fcinfo->args[1].isnull = false;
-	header = DatumGetHeapTupleHeader(FunctionCallInvoke(fcinfo));
+	if (target->money)
+	{
+		int			nestlevel = eo_output_pin(EO_OUTPUT_MONEY);
+
+		header = DatumGetHeapTupleHeader(FunctionCallInvoke(fcinfo));
+		eo_output_unpin(nestlevel);
+	}
+	else
+		header = DatumGetHeapTupleHeader(FunctionCallInvoke(fcinfo));
 
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
 	ItemPointerSetInvalid(&tuple.t_self);
@@ -221,7 +229,7 @@ value_text(EoTargetColumn *column, Datum value)
 	}
 	if (!column->pin)
 		return OutputFunctionCall(&column->output, value);
-	nestlevel = eo_output_pin(true);
+	nestlevel = eo_output_pin(EO_OUTPUT_ALL);
 	result = OutputFunctionCall(&column->output, value);
 	eo_output_unpin(nestlevel);
 	return result;

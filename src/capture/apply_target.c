@@ -19,6 +19,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "output.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -235,6 +236,7 @@ describe_column(EoTarget *target, Form_pg_attribute att)
 	column->identity = att->attidentity == ATTRIBUTE_IDENTITY_ALWAYS;
 	target->types[target->ncolumns] = att->atttypid;
 	target->fragile |= is_fragile(att->atttypid);
+	target->money |= (eo_output_needs(att->atttypid) & EO_OUTPUT_MONEY) != 0;
 	target->ncolumns++;
 }
 

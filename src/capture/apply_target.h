@@ -42,6 +42,7 @@ typedef struct EoTarget
 	bool		complete;
 	bool		valid;
 	bool		fragile;		/* has types that change without the table */
+	bool		money;			/* has values that are read as a locale says */
 	int			users;
 	MemoryContext context;
 	struct EoTarget *next;		/* of those that are cached */

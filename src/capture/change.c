@@ -187,7 +187,7 @@ eo_capture_change(EoShape *shape, EoCaptureOp op, TupleTableSlot *before,
 {
 	Change		change = {.shape = shape,.emit = emit,.arg = arg};
 	ErrorContextCallback callback = {.previous = error_context_stack,.callback = add_context,.arg = &change};
-	int			nestlevel = eo_output_is_plain() ? 0 : eo_output_pin(false);
+	int			nestlevel = eo_output_is_plain() ? 0 : eo_output_pin(0);
 
 	error_context_stack = &callback;
 	if (shape->debezium != NULL)

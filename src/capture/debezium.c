@@ -8,12 +8,12 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "capture/column.h"
 #include "capture/debezium.h"
 #include "capture/debezium_value.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
@@ -71,10 +71,7 @@ static const char *const source_names[] = {
 
 typedef struct Column
 {
-	AttrNumber	attnum;
-	int16		typlen;
-	bool		typbyval;
-	JsonbValue	name;
+	EoColumn	base;
 	EoDebeziumType type;
 } Column;
 
@@ -102,23 +99,8 @@ set_string(JsonbValue *value, const char *string)
 static void
 make_column(Column *column, Form_pg_attribute attribute)
 {
-	column->attnum = attribute->attnum;
-	column->typlen = attribute->attlen;
-	column->typbyval = attribute->attbyval;
-	set_string(&column->name, pstrdup(NameStr(attribute->attname)));
+	eo_column_init(&column->base, attribute);
 	eo_debezium_type(&column->type, attribute->atttypid, attribute->atttypmod);
-}
-
-/* The order of keys in a jsonb object */
-static int
-compare_columns(const void *a, const void *b)
-{
-	const JsonbValue *x = &((const Column *) a)->name;
-	const JsonbValue *y = &((const Column *) b)->name;
-
-	if (x->val.string.len != y->val.string.len)
-		return x->val.string.len - y->val.string.len;
-	return memcmp(x->val.string.val, y->val.string.val, x->val.string.len);
 }
 
 static bool
@@ -154,7 +136,7 @@ make_columns(EoDebezium *encoder, const EoDebeziumTable *table)
 		if (is_told(table, attribute))
 			make_column(&encoder->columns[encoder->ncolumns++], attribute);
 	}
-	qsort(encoder->columns, encoder->ncolumns, sizeof(Column), compare_columns);
+	qsort(encoder->columns, encoder->ncolumns, sizeof(Column), eo_column_compare);
 	encoder->nkeys = table->nkeys;
 	encoder->keys = palloc0(sizeof(Column) * Max(table->nkeys, 1));
 	for (int i = 0; i < table->nkeys; i++)
@@ -292,10 +274,10 @@ append_value(StringInfo out, const JsonbValue *value)
 static void
 get_value(Column *column, TupleTableSlot *row, JsonbValue *out)
 {
-	if (row->tts_isnull[column->attnum - 1])
+	if (row->tts_isnull[column->base.attnum - 1])
 		out->type = jbvNull;
 	else
-		eo_debezium_value(&column->type, row->tts_values[column->attnum - 1], out);
+		eo_debezium_value(&column->type, row->tts_values[column->base.attnum - 1], out);
 }
 
 /* {"id":1}; NULL if records have no key. */
@@ -313,22 +295,12 @@ make_key(EoDebezium *encoder, TupleTableSlot *row)
 
 		get_value(&encoder->keys[i], row, &value);
 		appendStringInfoChar(&json, i == 0 ? '{' : ',');
-		append_value(&json, &encoder->keys[i].name);
+		append_value(&json, &encoder->keys[i].base.name);
 		appendStringInfoChar(&json, ':');
 		append_value(&json, &value);
 	}
 	appendStringInfoChar(&json, '}');
 	return cstring_to_text_with_len(json.data, json.len);
-}
-
-static bool
-same_image(const Column *column, TupleTableSlot *a, TupleTableSlot *b)
-{
-	int			i = column->attnum - 1;
-
-	if (a->tts_isnull[i] || b->tts_isnull[i])
-		return a->tts_isnull[i] && b->tts_isnull[i];
-	return datum_image_eq(a->tts_values[i], b->tts_values[i], column->typbyval, column->typlen);
 }
 
 /* Whether the records of two rows certainly have the same key */
@@ -337,7 +309,7 @@ same_key_images(EoDebezium *encoder, TupleTableSlot *a, TupleTableSlot *b)
 {
 	for (int i = 0; i < encoder->nkeys; i++)
 	{
-		if (!same_image(&encoder->keys[i], a, b))
+		if (!eo_column_same(&encoder->keys[i].base, a, b))
 			return false;
 	}
 	return true;
@@ -376,7 +348,7 @@ set_row(JsonbValue *value, EoDebezium *encoder, TupleTableSlot *row)
 	pairs = palloc(sizeof(JsonbPair) * Max(encoder->ncolumns, 1));
 	for (int i = 0; i < encoder->ncolumns; i++)
 	{
-		pairs[i].key = encoder->columns[i].name;
+		pairs[i].key = encoder->columns[i].base.name;
 		get_value(&encoder->columns[i], row, &pairs[i].value);
 	}
 	set_object(value, pairs, encoder->ncolumns);

@@ -10,13 +10,14 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "capture/column.h"
 #include "capture/row_json.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_coerce.h"
+#include "output.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
@@ -40,14 +41,12 @@ typedef enum ValueKind
 
 typedef struct Column
 {
-	AttrNumber	attnum;
+	EoColumn	base;
 	ValueKind	kind;
 	Oid			type;			/* below domains */
-	int16		typlen;
-	bool		typbyval;
 	bool		zoned;			/* its text may depend on the time zone */
+	int			pins;			/* what else its text depends on (output.h) */
 	FmgrInfo	function;		/* output function or to_jsonb() */
-	JsonbValue	name;
 } Column;
 
 struct EoRowEncoder
@@ -153,17 +152,14 @@ find_to_jsonb(FmgrInfo *function, Oid type)
 static void
 make_column(Column *column, Form_pg_attribute attribute)
 {
-	char	   *name = pstrdup(NameStr(attribute->attname));
 	Oid			output;
 	bool		varlena;
 
-	column->attnum = attribute->attnum;
+	eo_column_init(&column->base, attribute);
 	column->type = getBaseType(attribute->atttypid);
 	column->kind = kind_of(column->type);
-	column->typlen = attribute->attlen;
-	column->typbyval = attribute->attbyval;
 	column->zoned = is_zoned(column->type);
-	set_string(&column->name, name, strlen(name));
+	column->pins = eo_output_needs(column->type);
 	if (column->kind == KIND_TO_JSONB)
 		find_to_jsonb(&column->function, column->type);
 	else
@@ -171,18 +167,6 @@ make_column(Column *column, Form_pg_attribute attribute)
 		getTypeOutputInfo(column->type, &output, &varlena);
 		fmgr_info(output, &column->function);
 	}
-}
-
-/* The order of keys in a jsonb object */
-static int
-compare_columns(const void *a, const void *b)
-{
-	const JsonbValue *x = &((const Column *) a)->name;
-	const JsonbValue *y = &((const Column *) b)->name;
-
-	if (x->val.string.len != y->val.string.len)
-		return x->val.string.len - y->val.string.len;
-	return memcmp(x->val.string.val, y->val.string.val, x->val.string.len);
 }
 
 EoRowEncoder *
@@ -198,7 +182,7 @@ eo_row_encoder(TupleDesc desc, const Bitmapset *columns)
 		if (bms_is_member(i + 1, columns))
 			make_column(&encoder->columns[encoder->ncolumns++], TupleDescAttr(desc, i));
 	}
-	qsort(encoder->columns, encoder->ncolumns, sizeof(Column), compare_columns);
+	qsort(encoder->columns, encoder->ncolumns, sizeof(Column), eo_column_compare);
 	set_string(&old_name, "old", 3);
 	set_string(&new_name, "new", 3);
 	return encoder;
@@ -304,12 +288,12 @@ put_jsonb(JsonbValue *out, Jsonb *jsonb)
 }
 
 static void
-put_value(JsonbValue *out, Column *column, TupleTableSlot *row)
+put_by_kind(JsonbValue *out, Column *column, TupleTableSlot *row)
 {
-	Datum		value = row->tts_values[column->attnum - 1];
+	Datum		value = row->tts_values[column->base.attnum - 1];
 	char	   *string;
 
-	if (row->tts_isnull[column->attnum - 1])
+	if (row->tts_isnull[column->base.attnum - 1])
 	{
 		out->type = jbvNull;
 		return;
@@ -352,6 +336,21 @@ put_value(JsonbValue *out, Column *column, TupleTableSlot *row)
 	}
 }
 
+static void
+put_value(JsonbValue *out, Column *column, TupleTableSlot *row)
+{
+	int			nestlevel;
+
+	if (column->pins == 0)
+	{
+		put_by_kind(out, column, row);
+		return;
+	}
+	nestlevel = eo_output_pin(column->pins);
+	put_by_kind(out, column, row);
+	eo_output_unpin(nestlevel);
+}
+
 /*----------
  * Rows
  *----------
@@ -376,26 +375,16 @@ eo_row_to_jsonb(EoRowEncoder *encoder, TupleTableSlot *row)
 
 	for (int i = 0; i < encoder->ncolumns; i++)
 	{
-		pairs[i].key = encoder->columns[i].name;
+		pairs[i].key = encoder->columns[i].base.name;
 		put_value(&pairs[i].value, &encoder->columns[i], row);
 	}
 	return make_object(pairs, encoder->ncolumns);
 }
 
-static bool
-same_value(const Column *column, TupleTableSlot *a, TupleTableSlot *b)
-{
-	int			i = column->attnum - 1;
-
-	if (a->tts_isnull[i] || b->tts_isnull[i])
-		return a->tts_isnull[i] && b->tts_isnull[i];
-	return datum_image_eq(a->tts_values[i], b->tts_values[i], column->typbyval, column->typlen);
-}
-
 bool
 eo_row_same(EoRowEncoder *encoder, AttrNumber attnum, TupleTableSlot *a, TupleTableSlot *b)
 {
-	return same_value(column_by_number(encoder, attnum), a, b);
+	return eo_column_same(&column_by_number(encoder, attnum)->base, a, b);
 }
 
 Jsonb *
@@ -410,7 +399,7 @@ eo_row_difference(EoRowEncoder *encoder, TupleTableSlot *old_row, TupleTableSlot
 		JsonbPair  *sides;
 		int			nsides = 0;
 
-		if (old_row != NULL && new_row != NULL && same_value(column, old_row, new_row))
+		if (old_row != NULL && new_row != NULL && eo_column_same(&column->base, old_row, new_row))
 			continue;
 		sides = palloc(sizeof(JsonbPair) * 2);
 		if (new_row != NULL)
@@ -423,7 +412,7 @@ eo_row_difference(EoRowEncoder *encoder, TupleTableSlot *old_row, TupleTableSlot
 			sides[nsides].key = old_name;
 			put_value(&sides[nsides++].value, column, old_row);
 		}
-		pairs[npairs].key = column->name;
+		pairs[npairs].key = column->base.name;
 		pairs[npairs].value.type = jbvObject;
 		pairs[npairs].value.val.object.nPairs = nsides;
 		pairs[npairs].value.val.object.pairs = sides;
@@ -495,7 +484,7 @@ eo_row_key(EoRowEncoder *encoder, TupleTableSlot *row, int nkeys, const AttrNumb
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("column \"%.*s\" of the key of a captured row must not be null",
-							column->name.val.string.len, column->name.val.string.val),
+							column->base.name.val.string.len, column->base.name.val.string.val),
 					 errhint("Make the column NOT NULL, or capture the table under another key.")));
 		put_key_value(&values[i], column, row);
 	}
