@@ -67,7 +67,9 @@ typedef struct Task
 typedef struct Want
 {
 	Oid			dboid;
-	bool		wanted;			/* and may run, and does not */
+	bool		wanted;
+	bool		runs;
+	bool		held;			/* none may run */
 	bool		failed;			/* the last one did */
 } Want;
 
@@ -280,7 +282,9 @@ read_wants(int *n)
 		if (db->dboid == InvalidOid)
 			continue;
 		wants[*n].dboid = db->dboid;
-		wants[*n].wanted = db->relay_wanted && db->relay_pid == 0 && db->holds == 0;
+		wants[*n].wanted = db->relay_wanted;
+		wants[*n].runs = db->relay_pid != 0;
+		wants[*n].held = db->holds > 0;
 		wants[*n].failed = db->relay_failed;
 		(*n)++;
 	}
@@ -335,31 +339,39 @@ start_relays(void)
 
 	for (int i = 0; i < nwants; i++)
 	{
-		if (wants[i].wanted)
+		if (wants[i].wanted && !wants[i].runs)
 			(void) find_task(wants[i].dboid);
 	}
 	for (Task *task = tasks; task != NULL; task = task->next)
 	{
-		check_ended(task, find_want(wants, nwants, task->dboid));
-		if (task->handle != NULL && find_want(wants, nwants, task->dboid) == NULL)
+		const Want *want = find_want(wants, nwants, task->dboid);
+
+		check_ended(task, want);
+		if (task->handle != NULL && (want == NULL || !want->wanted))
 			probing++;
 	}
 	for (Task *task = tasks; task != NULL; task = following)
 	{
 		const Want *want = find_want(wants, nwants, task->dboid);
+		bool		wanted = want != NULL && want->wanted;
 
 		following = task->next;
-		if (task->handle != NULL)
-			continue;
-		if (want == NULL && !task->probe)
-			free_task(task);	/* there was nothing to do */
-		else if (want != NULL && !want->wanted)
+		if (want != NULL && want->runs)
 			task->probe = false;
+		if (task->handle != NULL || (want != NULL && (want->runs || want->held)))
+			continue;
+
+		/* A slot alone says nothing: a view makes one, on a standby too. */
+		if (!wanted && !task->probe)
+		{
+			if (want == NULL)
+				free_task(task);	/* there was nothing to do */
+		}
 		else if (task->next_start > now)
 			next = Min(next, task->next_start);
-		else if (want != NULL || probing < PROBES)
+		else if (wanted || probing < PROBES)
 		{
-			probing += want == NULL;
+			probing += !wanted;
 			if (start_relay(task) && task->handle == NULL)
 				next = Min(next, task->next_start);
 		}
