@@ -30,33 +30,25 @@
  * 6. At XACT_EVENT_COMMIT, after the transaction has left the ProcArray, the
  *	  relay is woken if it sleeps.  It is also woken when a transaction aborts
  *	  after its append: the relay may have stopped at its rows.
- *
- * The file belongs to the top transaction's resource owner, so an abort closes
- * it; the memory is kept for the next transaction, unless it has grown large.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "compat.h"
 #include "miscadmin.h"
 #include "settings.h"
-#include "storage/buffile.h"
 #include "store/append.h"
 #include "store/catalog.h"
 #include "txn/event_buffer.h"
 #include "txn/removals.h"
+#include "txn/spill.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 
 /* Rows appended under one hold of the append lock, if events are that small. */
 #define BATCH_ROWS		256
 #define BATCH_BYTES		(256 * 1024)
-
-#define INITIAL_MEMORY	(16 * 1024)
-#define KEEP_MEMORY		(256 * 1024)
 
 /* What stands before each row in the buffer; rows are MAXALIGNed. */
 typedef struct RowHeader
@@ -86,11 +78,7 @@ typedef struct EventBuffer
 	bool		unordered;		/* one came with a lower one than that, or first */
 	EoRemovals	removals;		/* of the events up to this offset, */
 	int64		searched;		/* if anything had to be looked for there */
-	int64		spilled;		/* bytes in the file */
-	char	   *memory;
-	Size		used;
-	Size		size;
-	BufFile    *file;
+	EoSpill		rows;			/* each behind its header */
 	Mark	   *marks;			/* in TopTransactionContext */
 	int			nmarks;
 	int			maxmarks;
@@ -122,52 +110,6 @@ get_log_desc(void)
 	return log_desc;
 }
 
-static void
-make_room(Size size)
-{
-	Size		wanted = buffer.size ? buffer.size : INITIAL_MEMORY;
-
-	while (wanted < buffer.used + size)
-		wanted *= 2;
-	if (wanted == buffer.size)
-		return;
-	if (buffer.memory == NULL)
-		buffer.memory = MemoryContextAllocHuge(TopMemoryContext, wanted);
-	else
-		buffer.memory = repalloc_huge(buffer.memory, wanted);
-	buffer.size = wanted;
-}
-
-static void
-seek_file(int64 offset)
-{
-	if (BufFileSeek(buffer.file, 0, offset, SEEK_SET) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not position in spilled events: %m")));
-}
-
-/* Moves what is in memory to the end of the file. */
-static void
-spill(void)
-{
-	if (buffer.file == NULL)
-	{
-		ResourceOwner owner = CurrentResourceOwner;
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-		CurrentResourceOwner = TopTransactionResourceOwner;
-		buffer.file = BufFileCreateTemp(false);
-		CurrentResourceOwner = owner;
-		MemoryContextSwitchTo(old);
-	}
-	/* a rollback may have cut the file, a look at it may have moved on */
-	seek_file(buffer.spilled);
-	BufFileWrite(buffer.file, buffer.memory, buffer.used);
-	buffer.spilled += buffer.used;
-	buffer.used = 0;
-}
-
 /* Remembers where the current subtransaction begins to enqueue. */
 static void
 set_mark(void)
@@ -187,7 +129,7 @@ set_mark(void)
 	}
 	mark = &buffer.marks[buffer.nmarks++];
 	mark->subid = subid;
-	mark->offset = buffer.spilled + (int64) buffer.used;
+	mark->offset = eo_spill_end(&buffer.rows);
 	mark->events = buffer.events;
 }
 
@@ -195,13 +137,7 @@ set_mark(void)
 static void
 cut(const Mark *mark)
 {
-	if (mark->offset >= buffer.spilled)
-		buffer.used = mark->offset - buffer.spilled;
-	else
-	{
-		buffer.spilled = mark->offset;
-		buffer.used = 0;
-	}
+	eo_spill_cut(&buffer.rows, mark->offset);
 	buffer.events = mark->events;
 	buffer.searched = Min(buffer.searched, mark->offset);
 	eo_removals_cut(&buffer.removals, mark->offset);
@@ -263,15 +199,10 @@ next_header(Cursor *cursor, RowHeader *header)
 {
 	char		raw[ROW_HEADER_SIZE];
 
-	if (cursor->offset >= buffer.spilled + (int64) buffer.used)
+	if (cursor->offset >= eo_spill_end(&buffer.rows))
 		return false;
-	if (cursor->offset < buffer.spilled)
-	{
-		EoBufFileReadExact(buffer.file, raw, ROW_HEADER_SIZE);
-		memcpy(header, raw, sizeof(RowHeader));
-	}
-	else
-		memcpy(header, buffer.memory + (cursor->offset - buffer.spilled), sizeof(RowHeader));
+	eo_spill_copy(&buffer.rows, cursor->offset, raw, ROW_HEADER_SIZE);
+	memcpy(header, raw, sizeof(RowHeader));
 	cursor->offset += ROW_HEADER_SIZE;
 	return true;
 }
@@ -303,8 +234,7 @@ sort_places(void)
 	{
 		int64		offset = cursor.offset;
 
-		if (offset < buffer.spilled)
-			seek_file(offset);
+		eo_spill_seek(&buffer.rows, offset);
 		if (!next_header(&cursor, &header))
 			break;
 		if (header.is_head)
@@ -326,8 +256,7 @@ rewind_buffer(Cursor *cursor)
 	memset(cursor, 0, sizeof(Cursor));
 	if (buffer.unordered)
 		cursor->places = sort_places();
-	if (buffer.spilled > 0)
-		seek_file(0);
+	eo_spill_seek(&buffer.rows, 0);
 }
 
 /*
@@ -337,13 +266,7 @@ rewind_buffer(Cursor *cursor)
 static void
 read_row(Cursor *cursor, HeapTuple tuple, const RowHeader *header)
 {
-	if (cursor->offset < buffer.spilled)
-	{
-		tuple->t_data = palloc(MAXALIGN(header->length));
-		EoBufFileReadExact(buffer.file, tuple->t_data, MAXALIGN(header->length));
-	}
-	else
-		tuple->t_data = (HeapTupleHeader) (buffer.memory + (cursor->offset - buffer.spilled));
+	tuple->t_data = eo_spill_get(&buffer.rows, cursor->offset, MAXALIGN(header->length));
 	cursor->offset += MAXALIGN(header->length);
 	tuple->t_len = header->length;
 	tuple->t_tableOid = InvalidOid;
@@ -359,8 +282,7 @@ next_row(Cursor *cursor, HeapTuple tuple, RowHeader *header)
 		if (cursor->next_place == buffer.events)
 			return false;
 		cursor->offset = cursor->places[cursor->next_place++].offset;
-		if (cursor->offset < buffer.spilled)
-			seek_file(cursor->offset);
+		eo_spill_seek(&buffer.rows, cursor->offset);
 	}
 	if (!next_header(cursor, header))
 		return false;
@@ -379,18 +301,17 @@ static void
 search_removals(void)
 {
 	Cursor		cursor = {.offset = buffer.searched};
-	int64		end = buffer.spilled + (int64) buffer.used;
 
-	while (cursor.offset < end)
+	for (;;)
 	{
 		int64		offset = cursor.offset;
 		RowHeader	header;
 		HeapTupleData row;
 		EoEvent		event;
 
-		if (offset < buffer.spilled)
-			seek_file(offset);
-		(void) next_header(&cursor, &header);
+		eo_spill_seek(&buffer.rows, offset);
+		if (!next_header(&cursor, &header))
+			break;
 		if (!header.is_head || !header.removes)
 		{
 			cursor.offset += MAXALIGN(header.length);
@@ -400,10 +321,10 @@ search_removals(void)
 		(void) eo_event_deform(&row, get_log_desc(), &event);
 		if (event.key != NULL)
 			eo_removals_note(&buffer.removals, &event, offset, header.cid);
-		if (offset < buffer.spilled)
+		if (eo_spill_in_file(&buffer.rows, offset))
 			pfree(row.t_data);
 	}
-	buffer.searched = end;
+	buffer.searched = cursor.offset;
 }
 
 /*
@@ -439,9 +360,7 @@ eo_buffer_add(const EoEvent *event, const EoEventPlace *place)
 	for (int i = 0; i < nrows; i++)
 		total += ROW_HEADER_SIZE + MAXALIGN(rows[i]->t_len);
 	set_mark();
-	if (buffer.used > 0 && buffer.used + total > (Size) eo_buffer_memory * 1024)
-		spill();
-	make_room(total);
+	eo_spill_reserve(&buffer.rows, total, (Size) eo_buffer_memory * 1024);
 	for (int i = 0; i < nrows; i++)
 	{
 		RowHeader	header = {
@@ -450,9 +369,8 @@ eo_buffer_add(const EoEvent *event, const EoEventPlace *place)
 			.removes = place->removes,.first = place->first
 		};
 
-		memcpy(buffer.memory + buffer.used, &header, sizeof(header));
-		memcpy(buffer.memory + buffer.used + ROW_HEADER_SIZE, rows[i]->t_data, rows[i]->t_len);
-		buffer.used += ROW_HEADER_SIZE + MAXALIGN(rows[i]->t_len);
+		eo_spill_put(&buffer.rows, &header, sizeof(header));
+		eo_spill_put(&buffer.rows, rows[i]->t_data, rows[i]->t_len);
 		heap_freetuple(rows[i]);
 	}
 	pfree(rows);
@@ -477,7 +395,7 @@ append_single_row(EoDatabase *db)
 	HeapTuple	pointer = &row;
 	RowHeader	header;
 
-	if (buffer.events != 1 || buffer.spilled > 0)
+	if (buffer.events != 1 || eo_spill_in_file(&buffer.rows, 0))
 		return false;
 	rewind_buffer(&cursor);
 	if (!next_row(&cursor, &row, &header) || !header.is_last)
@@ -537,15 +455,6 @@ append_batches(EoDatabase *db)
 	MemoryContextDelete(context);
 }
 
-/* There may be a file with nothing left in it, after a rollback. */
-static void
-close_file(void)
-{
-	if (buffer.file != NULL)
-		BufFileClose(buffer.file);
-	buffer.file = NULL;
-}
-
 static void
 append_to_log(void)
 {
@@ -558,7 +467,7 @@ append_to_log(void)
 		if (!append_single_row(db))
 			append_batches(db);
 	}
-	close_file();
+	eo_spill_close(&buffer.rows);
 }
 
 void
@@ -611,18 +520,11 @@ eo_buffer_walk(EoBufferVisitor visit, void *arg)
 static void
 reset_buffer(void)
 {
-	char	   *memory = buffer.memory;
-	Size		size = buffer.size;
+	EoSpill		rows = buffer.rows;
 
-	if (size > KEEP_MEMORY)
-	{
-		pfree(memory);
-		memory = NULL;
-		size = 0;
-	}
+	eo_spill_reset(&rows);
 	memset(&buffer, 0, sizeof(buffer));
-	buffer.memory = memory;
-	buffer.size = size;
+	buffer.rows = rows;
 }
 
 /* The transaction is over and has left the ProcArray. */
@@ -675,7 +577,7 @@ xact_callback(XactEvent event, void *arg)
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot prepare a transaction that has configured eo_outbox"),
 						 errhint("Commit it in one phase; nobody would tell the relay at COMMIT PREPARED.")));
-			close_file();
+			eo_spill_close(&buffer.rows);
 			break;
 		case XACT_EVENT_PREPARE:
 			/* its memory and its file go with the transaction */
