@@ -9,7 +9,7 @@
 # EO_TEST=1 compiles the test-only switches in, and the stub publisher.
 # WERROR=no lets a compiler that is newer than this code warn.
 
-DRIVER_GOALS = test lint demo setup test-matrix bench mutants help
+DRIVER_GOALS = test lint demo setup test-matrix bench mutants torture help
 
 .DEFAULT_GOAL = all
 
@@ -102,6 +102,9 @@ bench:
 
 mutants:
 	@test/mutants
+
+torture:
+	@test/torture/run
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^The drivers/,$$d'

@@ -76,8 +76,10 @@ class Kafka:
     wrapper = "eo_kafka"
     subscription_options = '{"guarantee": "exactly_once"}'
 
-    def __init__(self, directory):
+    def __init__(self, directory, topics=TOPICS, partitions=3):
         self.directory = os.path.join(directory, "kafka")
+        self.topics = topics
+        self.partitions = partitions
         self.follower = None
         self.first = None
 
@@ -85,11 +87,11 @@ class Kafka:
         out = subprocess.run([KAFKA, "start", self.directory], check=True, text=True,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
         self.options = "brokers '%s'" % out.strip()
-        for topic in TOPICS:
-            self.tool("create", topic, "3")
+        for topic in self.topics:
+            self.tool("create", topic, str(self.partitions))
         path = os.path.join(self.directory, "followed")
         with open(path, "w") as followed:
-            self.follower = subprocess.Popen(self.command("follow", *TOPICS),
+            self.follower = subprocess.Popen(self.command("follow", *self.topics),
                                              stdin=subprocess.DEVNULL, stdout=followed)
         self.tail = Tail(path)
 
@@ -119,7 +121,7 @@ class Kafka:
         return [self.parse(line) for line in self.tail.lines()]
 
     def read_back(self):
-        lines = [line for topic in TOPICS
+        lines = [line for topic in self.topics
                  for line in self.tool("dump", topic, "read_committed").splitlines()]
         self.first = lines[0] if lines else ""
         return [self.parse(line)[0] for line in lines]

@@ -1,0 +1,183 @@
+"""
+application
+
+The load: clients that change state and make events of it in one transaction, and
+a journal, on disk before the next transaction begins, of what was acknowledged.
+"""
+import os
+import random
+import threading
+import time
+
+import psycopg
+
+KEYS = 40
+MESSAGES = 200
+TOPICS = ("orders", "stock")
+
+# What may come of a transaction, and how often, unless a cycle says otherwise.
+MOODS = {
+    "calm": {"abort": 0.1, "savepoint": 0.2, "large": 0.01},
+    "aborting": {"abort": 0.9, "savepoint": 0.5, "large": 0.0},
+    "nested": {"abort": 0.2, "savepoint": 0.9, "large": 0.0},
+}
+
+
+class Client(threading.Thread):
+    def __init__(self, load, number):
+        super().__init__(daemon=True)
+        self.load = load
+        self.number = number
+        self.random = random.Random("%s client %d" % (load.seed, number))
+        self.connection = None
+        self.rests = threading.Event()
+        self.made = 0
+        self.unexpected = []
+
+    # ---- transactions --------------------------------------------------------
+
+    def run(self):
+        while not self.load.ending.is_set():
+            if not self.load.running.is_set():
+                self.idle()
+                continue
+            try:
+                self.transaction()
+            except psycopg.Error as error:
+                self.failed(error)
+
+    def idle(self):
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+        self.rests.set()
+        self.load.running.wait(0.05)
+
+    def failed(self, error):
+        state = getattr(error, "sqlstate", None)
+        if self.connection is None or self.connection.closed or state is None or state[:2] in ("57", "08"):
+            self.connection = None
+            time.sleep(0.02)
+            return
+        if state not in ("40001", "40P01", *self.load.expected):
+            self.unexpected.append("%s %s" % (state, error))
+        try:
+            self.connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self.connection = None
+
+    def execute(self, sql, *parameters):
+        return self.connection.execute(sql, parameters)
+
+    def transaction(self):
+        r = self.random
+        mood = MOODS[self.load.mood]
+        if self.connection is None:
+            self.connection = psycopg.connect(self.load.dsn, autocommit=True, connect_timeout=5, application_name="load")
+        self.made += 1
+        txn = "%s.%d.%d" % (self.load.name, self.number, self.made)
+        synchronous = r.random() < self.load.synchronous
+        self.execute("BEGIN ISOLATION LEVEL %s" % r.choice(("READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")))
+        self.execute("SET LOCAL synchronous_commit = %s" % ("on" if synchronous else "off"))
+        self.execute("INSERT INTO load.kept VALUES (%s, %s)", txn, self.load.cycle)
+        r.choice((self.make_events, self.make_events, self.make_events, self.change_accounts, self.receive))(txn, mood)
+        if r.random() < mood["abort"]:
+            self.execute("ROLLBACK")
+            return
+        if self.execute("COMMIT").statusmessage == "COMMIT":
+            self.load.journal(self.number, txn, synchronous)
+
+    def make_events(self, txn, mood):
+        """Events of a few keys, some of them in savepoints that are rolled back."""
+        r = self.random
+        keys = sorted(r.choice(range(KEYS)) for _ in range(r.choice((1, 1, 1, 2, 3, 8))))
+        if r.random() < mood["large"]:
+            keys = sorted(r.choice(range(KEYS)) for _ in range(300))
+        plan = [r.random() < mood["savepoint"] for _ in keys]
+        lost = [nested and r.random() < 0.5 for nested in plan]
+        size = lost.count(False)
+        depth = r.choice((1, 1, 2, 5)) if self.load.mood == "nested" else 1
+        for i, key in enumerate(keys):
+            filler = r.choice((0, 10, 100)) if r.random() < 0.97 else r.choice((9000, 60000))
+            for level in range(depth if plan[i] else 0):
+                self.execute("SAVEPOINT s%d" % level)
+            self.execute("SELECT load.make(%s, %s, %s, %s, %s, %s, %s)", "%s.%d" % (txn, i), self.load.cycle,
+                         TOPICS[key % 2], "k%d" % key, txn, size, filler)
+            if lost[i]:
+                self.execute("ROLLBACK TO s0")
+            elif plan[i]:
+                self.execute("RELEASE s0")
+
+    def change_accounts(self, txn, mood):
+        r = self.random
+        for account in sorted(r.sample(range(100), r.choice((1, 2, 5)))):
+            if r.random() < 0.2:
+                self.execute("DELETE FROM load.account WHERE id = %s", account)
+            else:
+                self.execute("INSERT INTO load.account AS a VALUES (%s, 1, %s)"
+                             " ON CONFLICT (id) DO UPDATE SET amount = a.amount + 1, note = excluded.note", account, txn)
+
+    def receive(self, txn, mood):
+        """Messages that others receive too, and requests that come again."""
+        r = self.random
+        cycle = self.load.cycle
+        for message in sorted(r.sample(range(MESSAGES), r.choice((1, 3)))):
+            self.execute("SELECT load.consume(%s, %s)", "m%d.%d" % (cycle, message), cycle)
+        if r.random() < 0.3:
+            request = "r%d.%d" % (cycle, r.randrange(20))
+            row = self.execute("SELECT state FROM eo.idempotency_begin('torture', %s, '{}')", request).fetchone()
+            if row[0] == "new":
+                self.execute("INSERT INTO load.answered VALUES (%s, %s, to_jsonb(%s::text))", request, cycle, txn)
+                self.execute("SELECT eo.idempotency_complete('torture', %s, to_jsonb(%s::text))", request, txn)
+
+
+class Load:
+    """Clients that run while the load is on, over all cycles."""
+
+    def __init__(self, server, directory, seed, name="t", clients=4):
+        self.dsn = server.dsn
+        self.seed = seed
+        self.name = name
+        self.directory = directory
+        self.running = threading.Event()
+        self.ending = threading.Event()
+        self.cycle = 0
+        self.mood = "calm"
+        self.synchronous = 0.5
+        self.expected = ()
+        self.acknowledged = []      # (transaction, synchronous) of this cycle
+        self.lock = threading.Lock()
+        self.journals = [open(os.path.join(directory, "journal.%d" % i), "a") for i in range(clients)]
+        self.clients = [Client(self, i) for i in range(clients)]
+        for client in self.clients:
+            client.start()
+
+    def journal(self, number, txn, synchronous):
+        f = self.journals[number]
+        f.write("%s %s\n" % (txn, "on" if synchronous else "off"))
+        f.flush()
+        os.fdatasync(f.fileno())
+        with self.lock:
+            self.acknowledged.append((txn, synchronous))
+
+    def begin(self, cycle, mood="calm", synchronous=0.5, expected=()):
+        self.cycle, self.mood, self.synchronous, self.expected = cycle, mood, synchronous, expected
+        self.acknowledged = []
+        for client in self.clients:
+            client.unexpected = []
+            client.rests.clear()
+        self.running.set()
+
+    def pause(self):
+        """Waits until no client is in a transaction."""
+        self.running.clear()
+        if not all(client.rests.wait(60) for client in self.clients):
+            raise TimeoutError("a client hangs")
+        return [text for client in self.clients for text in client.unexpected]
+
+    def end(self):
+        self.ending.set()
+        for client in self.clients:
+            client.join(30)
+        for f in self.journals:
+            f.close()

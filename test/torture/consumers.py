@@ -1,0 +1,190 @@
+"""
+consumers
+
+Who receives the events, each with a journal of what it got and in which order.
+A consumer looks at the moment of receipt whether the state that the event tells
+of is there: an event without it is a phantom, however soon it would be undone.
+"""
+import json
+import os
+import sys
+import threading
+import time
+from typing import NamedTuple
+
+import psycopg
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "demo"))
+
+from brokers import KAFKA, Kafka as KafkaBroker, Tail  # noqa: E402
+
+
+TOPICS = ("orders", "stock", "load.account")
+
+
+class Arrival(NamedTuple):
+    stream: str             # within which seq rises
+    seq: int
+    position: int
+    topic: str
+    event_id: str
+    type: str
+    key: str
+    payload: dict
+
+
+class Consumer:
+    """Watches what arrives, in a thread of its own."""
+    duplicates_allowed = False
+
+    def __init__(self, server, name):
+        self.server = server
+        self.name = name
+        self.arrivals = []
+        self.phantoms = []
+        self.unchecked = []
+        self.markers = set()
+        self.ending = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
+        connection = None
+        while not self.ending.is_set():
+            news = self.news()
+            self.arrivals += news
+            self.markers.update((a.payload.get("id"), a.topic) if "txn" in a.payload else (a.payload.get("note"), a.topic)
+                                for a in news if a.payload)
+            self.unchecked += [a.payload["id"] for a in news if a.payload and "txn" in a.payload and ".marker." not in a.payload["id"]]
+            if not self.unchecked:
+                time.sleep(0.01)
+                continue
+            try:
+                if connection is None or connection.closed:
+                    connection = self.server.connect(application_name="consumer")
+                self.look_for_phantoms(connection)
+            except psycopg.Error:
+                connection = None
+                time.sleep(0.05)
+
+    def look_for_phantoms(self, connection):
+        ids = self.unchecked
+        self.phantoms += [row[0] for row in connection.execute(
+            "SELECT a.id FROM unnest(%s::text[]) AS a(id) WHERE NOT EXISTS (SELECT FROM load.truth AS t WHERE t.id = a.id)",
+            (ids,))]
+        self.unchecked = []
+
+    def has(self, marker):
+        """Whether the event of that name has come, of each topic."""
+        return all((marker, topic) in self.markers for topic in TOPICS)
+
+    def take(self):
+        """What has arrived since the last call, in order; all of it has been looked at."""
+        until = time.monotonic() + 30
+        while self.unchecked:
+            if time.monotonic() > until:
+                raise TimeoutError("%s cannot look for phantoms" % self.name)
+            time.sleep(0.01)
+        taken, self.arrivals = self.arrivals, []
+        self.markers.clear()
+        return taken
+
+    def start(self):
+        self.thread.start()
+
+    def stop(self):
+        self.ending.set()
+        self.thread.join(30)
+
+
+class File(Consumer):
+    """What the file publisher writes."""
+
+    def __init__(self, server, name, directory):
+        super().__init__(server, name)
+        self.path = os.path.join(directory, name + ".jsonl")
+        self.tail = Tail(self.path)
+
+    def subscribe(self):
+        self.server.execute("CREATE SERVER %s FOREIGN DATA WRAPPER eo_file OPTIONS (path '%s');"
+                            "SELECT eo.subscribe('%s', server => '%s')" % (self.name, self.path, self.name, self.name))
+
+    def news(self):
+        return [self.parse(line) for line in self.tail.lines()]
+
+    @staticmethod
+    def parse(line):
+        event = json.loads(line)
+        return Arrival("all", int(event["sequence"]), event["position"], event["topic"], event["id"], event["type"],
+                       event.get("partitionkey"), event.get("data"))
+
+
+class Kafka(Consumer):
+    """What Kafka's own client reads, committed events only."""
+
+    def __init__(self, server, name, directory):
+        super().__init__(server, name)
+        self.broker = KafkaBroker(directory, TOPICS, partitions=1)
+
+    def start(self):
+        self.broker.start()
+        super().start()
+
+    def stop(self):
+        super().stop()
+        self.broker.stop()
+
+    def subscribe(self):
+        self.server.execute("CREATE SERVER %s FOREIGN DATA WRAPPER eo_kafka OPTIONS (%s);"
+                            "SELECT eo.subscribe('%s', server => '%s', options => '{\"guarantee\": \"exactly_once\"}')"
+                            % (self.name, self.broker.options, self.name, self.name))
+
+    def news(self):
+        return [self.parse(line) for line in self.broker.tail.lines()]
+
+    @staticmethod
+    def parse(line):
+        record = json.loads(line)
+        headers = dict(record["headers"])
+        return Arrival(headers["ce_topic"], int(headers["ce_sequence"]), int(headers["ce_position"]), headers["ce_topic"], headers["ce_id"],
+                       headers["ce_type"], record["key"], json.loads(record["value"]) if record["value"] else None)
+
+
+class Pull(Consumer):
+    """A handler in the database: what it got it writes down, and acknowledges, in one transaction."""
+
+    def subscribe(self):
+        self.server.execute("SELECT eo.subscribe('%s')" % self.name)
+
+    def run(self):
+        connection = None
+        turns = 0
+        while not self.ending.is_set():
+            turns += 1
+            try:
+                if connection is None or connection.closed:
+                    connection = self.server.connect(application_name="consumer")
+                self.turn(connection, turns % 7 == 0)
+            except (psycopg.Error, psycopg.Rollback):   # the latter if it cannot be done
+                connection = None
+                time.sleep(0.05)
+
+    def turn(self, connection, undo):
+        with connection.transaction() as transaction:
+            last = connection.execute(
+                "WITH got AS (INSERT INTO load.consumed (seq, position, topic, event_id, key, payload)"
+                " SELECT seq, position, topic, event_id, key, payload FROM eo.fetch(%s, 500, '100 ms') ORDER BY seq RETURNING seq)"
+                " SELECT max(seq) FROM got", (self.name,)).fetchone()[0]
+            if last is not None:
+                connection.execute("SELECT eo.ack(%s, %s)", (self.name, last))
+            if undo:
+                raise psycopg.Rollback(transaction)
+
+    def has(self, marker):
+        return self.server.one("SELECT count(DISTINCT topic) = %s FROM load.consumed WHERE %s IN (payload ->> 'id', payload ->> 'note')",
+                               len(TOPICS), marker)
+
+    def take(self):
+        rows = self.server.query("WITH gone AS (DELETE FROM load.consumed RETURNING *)"
+                                 " SELECT 'all', seq, position, topic, event_id, NULL, key, payload FROM gone ORDER BY arrival")
+        return [Arrival(*row) for row in rows]

@@ -1,0 +1,148 @@
+"""
+rig
+
+What a cycle acts on: a server, the load, and those who receive what it makes.
+"""
+import os
+import subprocess
+import time
+from collections import Counter
+
+from application import Load
+from checker import Checker, check_database
+from consumers import KAFKA, File, Kafka, Pull
+from server import HERE, Server, wait_until, zombie
+
+SETTLE_SECONDS = 30     # in which all that was committed must have come out
+CONSUMERS = {"file": File, "kafka": Kafka}
+RSS_LIMIT_KB = 128 * 1024
+FD_LIMIT = 200
+
+
+class Broken(Exception):
+    """A promise was not kept."""
+
+
+class Rig:
+    def __init__(self, directory, seed, consumers=("file",), settings=(), name="t", initdb=()):
+        self.directory = directory
+        self.seed = seed
+        self.name = name
+        self.cycle = 0
+        self.counts = Counter()
+        self.worst = 0.0
+        self.crashes = 0
+        self.leftovers = []         # connections to be closed after the check
+        os.makedirs(directory)
+        self.server = Server(os.path.join(directory, "server"), settings=settings)
+        self.server.create(*initdb)
+        self.server.run("psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--file", os.path.join(HERE, "schema.sql"),
+                        stdout=subprocess.DEVNULL)
+        self.consumers = [CONSUMERS[one](self.server, one, directory) for one in consumers]
+        self.consumers.append(Pull(self.server, "pull"))
+        for consumer in self.consumers:
+            consumer.start()
+            consumer.subscribe()
+        self.checkers = [Checker(self.server, consumer) for consumer in self.consumers]
+        self.load = Load(self.server, directory, seed, name)
+
+    def close(self):
+        self.load.end()
+        for consumer in self.consumers:
+            consumer.stop()
+        self.server.remove()
+
+    # ---- a cycle -------------------------------------------------------------
+
+    def set_options(self, r):
+        """What a user may have set, another way each time."""
+        options = {
+            "eo_outbox.segment_size": r.choice(("1MB", "4MB", "64MB")),
+            "eo_outbox.segment_age": r.choice(("1s", "1d")),
+            "eo_outbox.retention": r.choice(("0", "2s")),
+            "eo_outbox.batch_events": r.choice(("1", "50", "2000")),
+            "eo_outbox.batch_bytes": r.choice(("64kB", "1MB")),
+            "eo_outbox.max_in_flight": r.choice(("1", "500", "50000")),
+            "eo_outbox.buffer_memory": r.choice(("64kB", "8MB")),
+            "wal_writer_delay": r.choice(("10ms", "200ms", "10s")),
+            "commit_delay": r.choice(("0", "1000")),
+            "full_page_writes": r.choice(("on", "on", "off")),
+        }
+        for name, value in options.items():
+            self.server.query_nothing("ALTER SYSTEM SET %s = '%s'" % (name, value))
+        self.server.query_nothing("SELECT pg_reload_conf()")
+
+    def run(self, cycle, fault, r):
+        """One cycle; raises Broken if a promise was not kept."""
+        self.cycle = cycle
+        self.crashes = self.server.crashes()
+        self.set_options(r)
+        self.load.begin(cycle, r.choice(fault.moods), r.choice((0.0, 0.5, 1.0)), fault.expected)
+        try:
+            time.sleep(r.uniform(0.2, 1.2))
+            self.counts["faults"] += fault.run(self, r) or 1
+            time.sleep(r.uniform(0.1, 0.5))
+        finally:
+            unexpected = self.load.pause()
+        try:
+            self.check(fault, unexpected)
+        finally:
+            while self.leftovers:
+                self.leftovers.pop().close()
+
+    def check(self, fault, unexpected):
+        seconds = self.settle()
+        self.worst = max(self.worst, seconds)
+        broken = ["a client got: " + text for text in unexpected[:5]]
+        for checker in self.checkers:
+            broken += checker.check(self.cycle)
+        broken += check_database(self.server, self.load, self.cycle)
+        broken += self.check_processes()
+        crashes = self.server.crashes() - self.crashes
+        if crashes and not fault.crashes:
+            broken.append("the server crashed")
+        self.counts["commits"] += len(self.load.acknowledged)
+        if broken:
+            raise Broken("\n".join(broken))
+
+    def settle(self):
+        """Waits until an event of now has reached everybody; returns the seconds."""
+        self.server.wait_ready()
+        wait_until("clients end", lambda: not self.server.clients())
+        began = time.monotonic()
+        marker = "%s.marker.%d" % (self.name, self.cycle)
+        self.server.query_nothing("SELECT load.mark(%s, %s)", marker, self.cycle)
+        for consumer in self.consumers:
+            self.wait_arrival(consumer, marker, began)
+        return time.monotonic() - began
+
+    def wait_arrival(self, consumer, marker, began):
+        try:
+            wait_until("the last event reaches %s" % consumer.name, lambda: consumer.has(marker), SETTLE_SECONDS)
+        except TimeoutError as error:
+            state = self.server.query("SELECT name, state, lag_events, last_error FROM eo.subscriptions")
+            raise Broken("%s; %s" % (error, state)) from None
+
+    def broker(self, command, *arguments):
+        """Starts, stops or kills the Kafka."""
+        kafka = next(consumer for consumer in self.consumers if consumer.name == "kafka")
+        self.server.run(KAFKA, command, kafka.broker.directory, *arguments, stdout=subprocess.DEVNULL)
+
+    # ---- processes -----------------------------------------------------------
+
+    def check_processes(self):
+        broken = []
+        family = set(self.server.descendants())
+        for pid, command in self.server.processes().items():
+            if pid not in family and not zombie(pid):
+                broken.append("an orphan: %d %s" % (pid, command))
+        for pid in [self.server.relay(), *self.server.publishers()]:
+            if pid is None:
+                broken.append("there is no relay")
+                continue
+            with open("/proc/%d/status" % pid) as f:
+                rss = next(int(line.split()[1]) for line in f if line.startswith("RssAnon"))
+            files = len(os.listdir("/proc/%d/fd" % pid))
+            if rss > RSS_LIMIT_KB or files > FD_LIMIT:
+                broken.append("process %d has %d kB and %d files" % (pid, rss, files))
+        return broken

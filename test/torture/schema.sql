@@ -1,0 +1,107 @@
+-- What a transaction of the load does, and the truth about it: who committed
+-- has a row in truth for each event it made, and nobody else has.
+
+CREATE SCHEMA load;
+
+CREATE TABLE load.truth (
+	id text PRIMARY KEY,
+	cycle integer NOT NULL,
+	topic text NOT NULL,
+	key text NOT NULL,
+	n bigint NOT NULL,
+	txn text NOT NULL,
+	size integer NOT NULL
+);
+CREATE INDEX ON load.truth (cycle);
+
+-- All transactions, also those that made no event.
+CREATE TABLE load.kept (
+	txn text PRIMARY KEY,
+	cycle integer NOT NULL
+);
+CREATE INDEX ON load.kept (cycle);
+
+-- The number of the last event of a key, so that an order can be told.
+CREATE TABLE load.key (
+	topic text,
+	key text,
+	n bigint NOT NULL,
+	PRIMARY KEY (topic, key)
+);
+
+-- A captured table: what its changelog says, applied, must be the table again.
+CREATE TABLE load.account (
+	id integer PRIMARY KEY,
+	amount integer NOT NULL,
+	note text
+);
+
+-- What messages did that came in, and what requests did that carry a key.
+CREATE TABLE load.effect (
+	message text NOT NULL,
+	cycle integer NOT NULL
+);
+CREATE TABLE load.answered (
+	request text NOT NULL,
+	cycle integer NOT NULL,
+	response jsonb NOT NULL
+);
+
+-- What came out of the subscription that this database consumes itself.
+CREATE TABLE load.consumed (
+	arrival bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	seq bigint NOT NULL,
+	position bigint NOT NULL,
+	topic text NOT NULL,
+	event_id text NOT NULL,
+	key text,
+	payload jsonb
+);
+
+CREATE FUNCTION load.make(id text, cycle integer, topic text, key text, txn text, size integer, filler integer)
+RETURNS uuid LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
+DECLARE
+	last bigint;
+BEGIN
+	INSERT INTO load.key AS k VALUES (topic, key, 1)
+		ON CONFLICT ON CONSTRAINT key_pkey DO UPDATE SET n = k.n + 1 RETURNING k.n INTO last;
+	INSERT INTO load.truth VALUES (id, cycle, topic, key, last, txn, size);
+	RETURN eo.enqueue(topic, jsonb_build_object('id', id, 'n', last, 'txn', txn, 'size', size,
+		'filler', repeat('x', filler), 'crc', md5(id || ' ' || last || ' ' || filler)), key => key);
+END $$;
+
+-- An event on each topic, to be waited for.
+CREATE FUNCTION load.mark(marker text, cycle integer) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	topic text;
+	last bigint;
+BEGIN
+	FOREACH topic IN ARRAY '{orders,stock}'::text[] LOOP
+		INSERT INTO load.key VALUES (topic, mark.marker, 1);
+		INSERT INTO load.truth VALUES (mark.marker || ' ' || topic, mark.cycle, topic, mark.marker, 1, mark.marker, 2);
+		PERFORM eo.enqueue(topic, jsonb_build_object('id', mark.marker, 'n', 1, 'txn', mark.marker, 'size', 2), key => mark.marker);
+	END LOOP;
+	INSERT INTO load.account VALUES (-1, 1, mark.marker) ON CONFLICT (id) DO UPDATE SET note = excluded.note;
+END $$;
+
+-- A message that may come many times; its effect is a row and an event.
+CREATE FUNCTION load.consume(message text, cycle integer) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	IF NOT eo.receive('torture', message) THEN
+		RETURN false;
+	END IF;
+	INSERT INTO load.effect VALUES (message, cycle);
+	RETURN true;
+END $$;
+
+CREATE FUNCTION load.consume_at(source text, sequence bigint, cycle integer) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	IF NOT coalesce(eo.receive_at('torture_at', source, sequence) = 'new', false) THEN
+		RETURN false;
+	END IF;
+	INSERT INTO load.effect VALUES (source || ':' || sequence, cycle);
+	RETURN true;
+END $$;
+
+SELECT eo.capture('load.account', mode => 'changelog');
