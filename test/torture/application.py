@@ -11,6 +11,8 @@ import time
 
 import psycopg
 
+from server import POLL
+
 KEYS = 40
 MESSAGES = 200
 TOPICS = ("orders", "stock")
@@ -57,7 +59,7 @@ class Client(threading.Thread):
         state = getattr(error, "sqlstate", None)
         if self.connection is None or self.connection.closed or state is None or state[:2] in ("57", "08"):
             self.connection = None
-            time.sleep(0.02)
+            time.sleep(POLL)
             return
         if state not in ("40001", "40P01", *self.load.expected):
             self.unexpected.append("%s %s" % (state, error))

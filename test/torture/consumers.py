@@ -18,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 
 from brokers import KAFKA, Kafka as KafkaBroker, Tail  # noqa: E402
+from server import POLL  # noqa: E402
 
 
 TOPICS = ("orders", "stock", "load.account")
@@ -57,7 +58,7 @@ class Consumer:
                                 for a in news if a.payload)
             self.unchecked += [a.payload["id"] for a in news if a.payload and "txn" in a.payload and ".marker." not in a.payload["id"]]
             if not self.unchecked:
-                time.sleep(0.01)
+                time.sleep(POLL)
                 continue
             try:
                 if connection is None or connection.closed:
@@ -65,7 +66,7 @@ class Consumer:
                 self.look_for_phantoms(connection)
             except psycopg.Error:
                 connection = None
-                time.sleep(0.05)
+                time.sleep(POLL)
 
     def look_for_phantoms(self, connection):
         ids = self.unchecked
@@ -84,7 +85,7 @@ class Consumer:
         while self.unchecked:
             if time.monotonic() > until:
                 raise TimeoutError("%s cannot look for phantoms" % self.name)
-            time.sleep(0.01)
+            time.sleep(POLL)
         taken, self.arrivals = self.arrivals, []
         self.markers.clear()
         return taken
@@ -167,7 +168,7 @@ class Pull(Consumer):
                 self.turn(connection, turns % 7 == 0)
             except (psycopg.Error, psycopg.Rollback):   # the latter if it cannot be done
                 connection = None
-                time.sleep(0.05)
+                time.sleep(POLL)
 
     def turn(self, connection, undo):
         with connection.transaction() as transaction:

@@ -8,7 +8,7 @@ import signal
 import time
 
 from faults import fault
-from server import kill, wait_gone, wait_until
+from server import POLL, kill, wait_gone, wait_until
 
 
 def signal_some(rig, pids, number, r):
@@ -25,7 +25,7 @@ def until_there(find):
         pid = find()
         if pid:
             return [pid] if isinstance(pid, int) else pid
-        time.sleep(0.05)
+        time.sleep(POLL)
     return []
 
 

@@ -35,6 +35,8 @@ SETTINGS = {
     "eo_outbox.retention": "0",
 }
 
+POLL = 0.02     # s, between two looks at what is waited for
+
 CRASHED = re.compile(r"terminating any other active server processes|database system was (not properly shut down|interrupted)")
 
 
@@ -44,7 +46,7 @@ def wait_until(what, condition, seconds=60):
     while not condition():
         if time.monotonic() > until:
             raise TimeoutError("%s: not within %d s" % (what, seconds))
-        time.sleep(0.02)
+        time.sleep(POLL)
 
 
 def parent_of(pid):
