@@ -25,26 +25,31 @@ class Broken(Exception):
 
 class Rig:
     def __init__(self, directory, seed, consumers=("file",), settings=(), name="t", initdb=()):
+        os.makedirs(directory)
+        server = Server(os.path.join(directory, "server"), settings=settings)
+        server.create(*initdb)
+        server.run("psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--file", os.path.join(HERE, "schema.sql"),
+                   stdout=subprocess.DEVNULL)
+        self.attach(server, directory, seed, name, [CONSUMERS[one](server, one, directory) for one in consumers])
+        for consumer in self.consumers:
+            consumer.subscribe()
+
+    def attach(self, server, directory, seed, name, consumers):
+        """Begins to watch and to load a server that runs."""
+        self.server = server
         self.directory = directory
         self.seed = seed
         self.name = name
         self.cycle = 0
         self.counts = Counter()
         self.worst = 0.0
-        self.crashes = 0
+        self.crashes = server.crashes()
         self.leftovers = []         # connections to be closed after the check
-        os.makedirs(directory)
-        self.server = Server(os.path.join(directory, "server"), settings=settings)
-        self.server.create(*initdb)
-        self.server.run("psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--file", os.path.join(HERE, "schema.sql"),
-                        stdout=subprocess.DEVNULL)
-        self.consumers = [CONSUMERS[one](self.server, one, directory) for one in consumers]
-        self.consumers.append(Pull(self.server, "pull"))
+        self.consumers = [*consumers, Pull(server, "pull")]
         for consumer in self.consumers:
             consumer.start()
-            consumer.subscribe()
-        self.checkers = [Checker(self.server, consumer) for consumer in self.consumers]
-        self.load = Load(self.server, directory, seed, name)
+        self.checkers = [Checker(server, consumer) for consumer in self.consumers]
+        self.load = Load(server, directory, seed, name)
 
     def close(self):
         self.load.end()
@@ -54,21 +59,24 @@ class Rig:
 
     # ---- a cycle -------------------------------------------------------------
 
-    def set_options(self, r):
+    def options(self, r):
         """What a user may have set, another way each time."""
-        options = {
+        return {
             "eo_outbox.segment_size": r.choice(("1MB", "4MB", "64MB")),
             "eo_outbox.segment_age": r.choice(("1s", "1d")),
             "eo_outbox.retention": r.choice(("0", "2s")),
             "eo_outbox.batch_events": r.choice(("1", "50", "2000")),
             "eo_outbox.batch_bytes": r.choice(("64kB", "1MB")),
-            "eo_outbox.max_in_flight": r.choice(("1", "500", "50000")),
+            # fewer would wait for the disk too often to be done in time
+            "eo_outbox.max_in_flight": r.choice(("100", "500", "50000")),
             "eo_outbox.buffer_memory": r.choice(("64kB", "8MB")),
             "wal_writer_delay": r.choice(("10ms", "200ms", "10s")),
             "commit_delay": r.choice(("0", "1000")),
             "full_page_writes": r.choice(("on", "on", "off")),
         }
-        for name, value in options.items():
+
+    def set_options(self, r):
+        for name, value in self.options(r).items():
             self.server.query_nothing("ALTER SYSTEM SET %s = '%s'" % (name, value))
         self.server.query_nothing("SELECT pg_reload_conf()")
 
@@ -85,12 +93,12 @@ class Rig:
         finally:
             unexpected = self.load.pause()
         try:
-            self.check(fault, unexpected)
+            self.check(unexpected, fault.crashes)
         finally:
             while self.leftovers:
                 self.leftovers.pop().close()
 
-    def check(self, fault, unexpected):
+    def check(self, unexpected, may_crash=False):
         seconds = self.settle()
         self.worst = max(self.worst, seconds)
         broken = ["a client got: " + text for text in unexpected[:5]]
@@ -99,7 +107,7 @@ class Rig:
         broken += check_database(self.server, self.load, self.cycle)
         broken += self.check_processes()
         crashes = self.server.crashes() - self.crashes
-        if crashes and not fault.crashes:
+        if crashes and not may_crash:
             broken.append("the server crashed")
         self.counts["commits"] += len(self.load.acknowledged)
         if broken:
