@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from faults import FAULTS, schedule  # noqa: E402
 from rig import Broken, Rig  # noqa: E402
+import durability  # noqa: E402, F401
 import kills  # noqa: E402, F401
 import outages  # noqa: E402, F401
 import transactions  # noqa: E402, F401
