@@ -4,6 +4,7 @@ server
 The PostgreSQL cluster under test, and the means to disturb it.  The programs are
 those that come first in PATH.
 """
+import copy
 import os
 import re
 import shutil
@@ -72,14 +73,33 @@ class Server(Cluster):
         self.settings = dict(SETTINGS, port=port, unix_socket_directories=directory, listen_addresses="", **dict(settings))
         self.dsn = "host=%s port=%s user=shop_owner dbname=torture" % (directory, port)
 
-    def create(self, *initdb):
+    def initialise(self, *initdb):
         os.makedirs(self.directory)
         self.run("initdb", "--pgdata", self.data, "--username", "shop_owner", "--auth", "trust", "--no-locale",
                  "--encoding", "UTF8", "--no-sync", "--no-instructions", "--data-checksums", *initdb, stdout=subprocess.DEVNULL)
         self.configure(self.settings)
+
+    def create(self, *initdb):
+        self.initialise(*initdb)
         self.start()
         self.run("createdb", "--maintenance-db", "postgres", "torture")
         self.execute("CREATE EXTENSION eo_outbox")
+
+    def base_backup(self, directory, *options):
+        """One on a base backup of this one, not started."""
+        other = Server(directory)
+        other.settings = dict(self.settings, unix_socket_directories=directory)
+        os.makedirs(directory)
+        self.run("pg_basebackup", "--pgdata", other.data, "--checkpoint", "fast", "--no-sync", *options)
+        other.configure({"unix_socket_directories": directory})
+        return other
+
+    def database(self, name):
+        """The same server, seen from another database of it."""
+        other = copy.copy(self)
+        other.environment = dict(self.environment, PGDATABASE=name)
+        other.dsn = "%s dbname=%s" % (self.dsn.rsplit(" ", 1)[0], name)
+        return other
 
     def configure(self, settings):
         with open(os.path.join(self.data, "postgresql.conf"), "a") as conf:
@@ -192,6 +212,16 @@ class Server(Cluster):
         """How often the log says that the server has crashed, or was found so."""
         with open(self.log, errors="replace") as f:
             return sum(1 for line in f if CRASHED.search(line))
+
+    def freeze(self):
+        """Stops all of it where it is; thaw() lets it go on."""
+        kill(self.process.pid, signal.SIGSTOP)      # it starts no other
+        for pid in self.descendants():
+            kill(pid, signal.SIGSTOP)
+
+    def thaw(self):
+        for pid in self.descendants():
+            kill(pid, signal.SIGCONT)
 
     def kill_all(self):
         """Ends everything at once, as a loss of power does for who runs on it."""
