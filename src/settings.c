@@ -136,7 +136,7 @@ define_log_settings(void)
 							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomEnumVariable("eo_outbox.on_new_timeline",
-							 "What the relay does after a promotion or a point-in-time recovery.",
+							 "What subscriptions do after a promotion or a point-in-time recovery.",
 							 "\"pause\" waits for eo.adopt().",
 							 &eo_on_new_timeline,
 							 EO_NEW_TIMELINE_CONTINUE, on_new_timeline_options,

@@ -96,7 +96,7 @@ load_positions(Pull *pull, MemoryContext context)
 
 /* Refuses what is not a pull subscription of this database. */
 static void
-check_pull(const char *name, bool pushed, const char *home)
+check_pull(EoDatabase *db, const char *name, bool pushed, const char *home)
 {
 	if (pushed)
 		ereport(ERROR,
@@ -109,14 +109,20 @@ check_pull(const char *name, bool pushed, const char *home)
 				 errmsg("subscription \"%s\" belongs to another database", name),
 				 errdetail("This database is a copy."),
 				 errhint("Run eo.adopt() if it should have a life of its own.")));
+	if (eo_lineage_is_foreign(db))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("subscription \"%s\" waits for adoption", name),
+				 errdetail("This database was restored, or its server promoted while \"eo_outbox.on_new_timeline\" is \"pause\"."),
+				 errhint("Run eo.adopt() if it should go on here.")));
 }
 
 /*
  * Looks the subscription up, in the current memory context.  Caller has
- * connected to SPI as the extension's owner.
+ * prepared the log and connected to SPI as the extension's owner.
  */
 static void
-load_pull(text *name, bool lock, MemoryContext context, Pull *pull)
+load_pull(EoDatabase *db, text *name, bool lock, MemoryContext context, Pull *pull)
 {
 	Oid			types[] = {TEXTOID};
 	Datum		values[] = {PointerGetDatum(name)};
@@ -141,7 +147,7 @@ load_pull(text *name, bool lock, MemoryContext context, Pull *pull)
 				 errhint("See the view eo.subscriptions.")));
 	row = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
-	check_pull(text_to_cstring(name), DatumGetBool(SPI_getbinval(row, desc, 4, &isnull)),
+	check_pull(db, text_to_cstring(name), DatumGetBool(SPI_getbinval(row, desc, 4, &isnull)),
 			   TextDatumGetCString(SPI_getbinval(row, desc, 5, &isnull)));
 	pull->id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 	pull->paused = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull));
@@ -294,9 +300,10 @@ eo_outbox_fetch(PG_FUNCTION_ARGS)
 				 errmsg("max_events must be at least 1")));
 	InitMaterializedSRF(fcinfo, 0);
 	PreventCommandDuringRecovery("eo.fetch()");
+	eo_log_prepare(db);
 	eo_enter_owner(&scope);
 	SPI_connect();
-	load_pull(PG_GETARG_TEXT_PP(0), false, fcinfo->flinfo->fn_mcxt, &pull);
+	load_pull(db, PG_GETARG_TEXT_PP(0), false, fcinfo->flinfo->fn_mcxt, &pull);
 	SPI_finish();
 	eo_leave_owner(&scope);
 	if (pull.paused)
@@ -349,7 +356,7 @@ eo_outbox_ack(PG_FUNCTION_ARGS)
 	eo_configuration_check_seq(db, Max(seq, (int64) pg_atomic_read_u64(&db->floor_seq)));
 	eo_enter_owner(&scope);
 	SPI_connect();
-	load_pull(PG_GETARG_TEXT_PP(0), true, CurrentMemoryContext, &pull);
+	load_pull(db, PG_GETARG_TEXT_PP(0), true, CurrentMemoryContext, &pull);
 	if (seq > pull.seq)
 	{
 		count_events(db, &pull, pull.seq, seq, 1);
@@ -374,7 +381,7 @@ eo_pull_seek(text *name, int64 seq)
 
 	eo_enter_owner(&scope);
 	SPI_connect();
-	load_pull(name, true, CurrentMemoryContext, &pull);
+	load_pull(db, name, true, CurrentMemoryContext, &pull);
 	if (seq >= pull.seq)
 		count_events(db, &pull, pull.seq, seq, 1);
 	else

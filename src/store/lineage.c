@@ -159,6 +159,19 @@ eo_lineage_refresh(EoDatabase *db, bool wait)
 	return true;
 }
 
+bool
+eo_lineage_is_foreign(EoDatabase *db)
+{
+	Lineage		lineage;
+
+	if (pg_atomic_read_u32(&db->lineage) != EO_LINEAGE_FOREIGN)
+		return false;
+
+	/* It may have been adopted: in this transaction, or not seen by the relay yet. */
+	lineage = read_lineage();
+	return lineage.foreign || lineage.timeline != (int32) GetWALInsertionTimeLine();
+}
+
 /* Writes a row for the epoch in force, unless it is there. */
 static void
 insert_current(EoDatabase *db)

@@ -26,6 +26,12 @@ extern void eo_lineage_load(EoDatabase *db);
 extern bool eo_lineage_refresh(EoDatabase *db, bool wait);
 
 /*
+ * Whether nothing may leave this database before eo.adopt(), as the current
+ * transaction sees it.  Caller has prepared the log.
+ */
+extern bool eo_lineage_is_foreign(EoDatabase *db);
+
+/*
  * Records an epoch that is in force but not yet on disk.  The relay calls it
  * in a transaction, flushed before anything of the new epoch is published.
  * Does nothing when there is nothing to record or the lineage is foreign.

@@ -77,7 +77,15 @@ is(epoch($new), 2, 'appends go on under a new epoch');
 wait_field($paused, 'f', 'state', 'waiting for adoption');
 pass('the subscription waits for adoption');
 is(scalar(my @now = read_events($path)), $lines, 'nothing is published');
+my ($ret, $out, $err) = $paused->psql('postgres', "\\set VERBOSITY verbose\nSELECT eo.fetch('p')");
+like($err, qr/ERROR:  55000: subscription "p" waits for adoption/, 'nor can anything be pulled');
+($ret, $out, $err) = $paused->psql('postgres', "SELECT eo.ack('p', $new)");
+like($err, qr/HINT:  Run eo.adopt\(\)/, 'or acknowledged');
+is(value($paused, "BEGIN; SELECT eo.adopt(); SELECT count(*) > 0 FROM eo.fetch('p'); ROLLBACK"), "t\nt", 'who adopts it can, in the same transaction');
+($ret, $out, $err) = $paused->psql('postgres', "SELECT eo.fetch('p')");
+like($err, qr/waits for adoption/, 'nobody else, as that was rolled back');
 is(value($paused, 'SELECT eo.adopt()'), 't', 'it is adopted');
+is(pull($paused, 'p'), 4, 'then all that waited can be pulled');
 ok(wait_published($paused, 'f', $new), 'then it is');
 is(value($paused, 'SELECT eo.adopt()'), 'f', 'there is nothing to adopt any more');
 $paused->stop;
@@ -91,7 +99,6 @@ value($node, 'CALL test.put(10)');
 wait_published($node, 'f2', 10);
 pull($node, 'p');
 $lines = read_events($path);
-my ($ret, $out, $err);
 
 # One test after another for a copy that is not the original any more.
 sub check_copy
