@@ -9,6 +9,7 @@
 #include "capture/triggers.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "relay/launcher.h"
 #include "relay/utility.h"
 #include "settings.h"
@@ -39,6 +40,7 @@ _PG_init(void)
 				 errmsg("eo_outbox must be loaded when the server starts"),
 				 errhint("Add eo_outbox to shared_preload_libraries in postgresql.conf and restart the server.")));
 	}
+	EO_POINTS_INIT();
 	eo_settings_init();
 	eo_shmem_init();
 	eo_buffer_init();

@@ -37,6 +37,7 @@
 #include "commands/trigger.h"
 #include "compat.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "pgstat.h"
 #include "settings.h"
 #include "storage/latch.h"
@@ -343,8 +344,10 @@ append_slice(Reader *reader, Slice *slice)
 
 	while (slice->ntuples > 0)
 	{
+		EO_POINT(snapshot_append);
 		if (eo_append_checked(reader->db, slice->tuples, slice->heads, slice->ntuples, check_slice, slice) != 0)
 		{
+			EO_POINT(snapshot_appended);
 			reader->chunk->appended = true;
 			reader->rows += slice->events;
 			reader->bytes += slice->bytes;

@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "storage/proc.h"
 #include "txn/event_buffer.h"
 #include "txn/produce.h"
@@ -147,7 +148,9 @@ capture_row(TriggerData *trigdata, EoShape *shape)
 		slot_getallattrs(before);
 	if (after != NULL)
 		slot_getallattrs(after);
+	EO_POINT(capture);
 	eo_capture_change(shape, op, before, after, buffer_event, &addition);
+	EO_POINT(captured);
 }
 
 /*----------

@@ -34,6 +34,7 @@
 
 #include "publishers/file_resume.h"
 #include "publishers/file_sync.h"
+#include "publishers/points.h"
 #include "publishers/publisher.h"
 
 #define SINK_SIZE		(512 * 1024)
@@ -82,6 +83,8 @@ drain(JsonSink *sink)
 	FileState  *state = (FileState *) sink;
 	size_t		done = 0;
 
+	if (sink->len > 0)
+		PUBLISHER_POINT(state->pub, file_write);
 	while (done < sink->len)
 	{
 		ssize_t		n = write(state->fd, sink->data + done, sink->len - done);
@@ -193,6 +196,7 @@ attach(FileState *state)
 static void
 settle(FileState *state, off_t size, uint64_t token)
 {
+	PUBLISHER_POINT(state->pub, file_synced);
 	state->synced = size;
 	publisher_settle_through(state->pub, token);
 }
@@ -221,6 +225,7 @@ make_durable(FileState *state)
 	drain(&state->sink);
 	if (state->syncing || state->written == state->synced)
 		return;
+	PUBLISHER_POINT(state->pub, file_sync);
 	if (state->written - state->synced < SYNC_ASIDE)
 	{
 		if (fdatasync(state->fd) < 0)

@@ -17,6 +17,7 @@
  * kafka_position.c for how they are not forgotten.
  */
 #include "publishers/kafka.h"
+#include "publishers/points.h"
 
 #include <inttypes.h>
 #include <poll.h>
@@ -275,6 +276,7 @@ end(KafkaState *state, int64_t seq)
 
 	while (try_again(state, error = send_position(state, seq), deadline))
 		;
+	PUBLISHER_POINT(state->pub, kafka_commit);
 	if (error == NULL)
 	{
 		while (try_again(state, error = rd_kafka_commit_transaction(state->rk, -1), deadline))
@@ -285,6 +287,7 @@ end(KafkaState *state, int64_t seq)
 		rd_kafka_error_destroy(error);
 		return false;
 	}
+	PUBLISHER_POINT(state->pub, kafka_committed);
 	state->stored_seq = seq;
 	state->stored_at = kafka_now_ms();
 	state->end_ms = state->stored_at - start;
@@ -468,9 +471,13 @@ kafka_txn_publish(KafkaState *state, KafkaTopic *topic, const EoEventMessage *ev
 	if (!(event->flags & EO_EVENT_RETRY))
 		state->last_seq = event->seq;
 	if (state->count == 1)
+	{
 		good = begin(state);
+		PUBLISHER_POINT(state->pub, kafka_begun);
+	}
 	if (good)
 		good = kafka_produce(state, entry) == RD_KAFKA_RESP_ERR_NO_ERROR;
+	PUBLISHER_POINT(state->pub, kafka_produced);
 	if (!good)
 		rewind_list(state, 0);
 	else if (state->count >= TXN_MAX_EVENTS || state->bytes >= TXN_MAX_BYTES ||

@@ -13,6 +13,17 @@ PUBLISHER_WARNINGS += -Werror
 endif
 PUBLISHER_CFLAGS = -std=gnu99 -O2 -g $(PUBLISHER_WARNINGS) -fPIE \
 	-fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -Isrc -MMD -MP
+# PUBLISHER_SANITIZE=address,undefined builds them for the parts asan and tsan of
+# test/run; their sanitizers write what they find to files in PUBLISHER_REPORTS.
+ifneq ($(PUBLISHER_SANITIZE),)
+PUBLISHER_CFLAGS = -std=gnu99 -O1 -g $(PUBLISHER_WARNINGS) -fPIE -Isrc -MMD -MP \
+	-fsanitize=$(PUBLISHER_SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer \
+	-DEO_REPORTS='"$(PUBLISHER_REPORTS)"'
+PUBLISHER_EXTRA = build/obj/sanitizer_options.o
+endif
+ifdef EO_TEST
+PUBLISHER_CFLAGS += -DEO_TEST_SWITCHES
+endif
 PUBLISHER_LDFLAGS = -pie -Wl,-z,relro,-z,now
 
 PUBLISHER_KINDS = file
@@ -28,9 +39,9 @@ PUBLISHERS = $(PUBLISHER_KINDS:%=build/eo-publish-%)
 
 publisher_objects = $(patsubst src/%.c,build/obj/%.o,$(sort $(wildcard $(1))))
 PUBLISHER_COMMON = $(call publisher_objects,src/wire/*.c \
-	$(addprefix src/publishers/,harness.c channel.c ring.c cloudevents.c))
+	$(addprefix src/publishers/,harness.c channel.c ring.c cloudevents.c points.c))
 
-.PHONY: publishers install-publishers uninstall-publishers clean-publishers
+.PHONY: publishers install-publishers uninstall-publishers clean-publishers FORCE_PUBLISHER_FLAGS
 publishers: $(PUBLISHERS)
 
 build/eo-publish-file: $(call publisher_objects,src/publishers/file*.c)
@@ -44,9 +55,21 @@ build/obj/publishers/kafka%.o: PUBLISHER_LIB_CFLAGS = $(shell pkg-config --cflag
 build/eo-publish-%: $(PUBLISHER_COMMON)
 	$(PUBLISHER_CC) $(PUBLISHER_CFLAGS) $(PUBLISHER_LDFLAGS) $^ -o $@ $(PUBLISHER_LIBS)
 
-build/obj/%.o: src/%.c
+# Rebuilds when the flags change, and only then.
+build/obj/.flags: FORCE_PUBLISHER_FLAGS
+	@mkdir -p $(@D)
+	@echo '$(PUBLISHER_CC) $(PUBLISHER_CFLAGS)' >$@.new
+	@if cmp -s $@.new $@; then rm -f $@.new; else mv -f $@.new $@; fi
+
+FORCE_PUBLISHER_FLAGS:
+
+build/obj/%.o: src/%.c build/obj/.flags
 	@mkdir -p $(@D)
 	$(PUBLISHER_CC) $(PUBLISHER_CFLAGS) $(PUBLISHER_LIB_CFLAGS) -c $< -o $@
+
+build/obj/sanitizer_options.o: test/analysis/sanitizer_options.c
+	@mkdir -p $(@D)
+	$(PUBLISHER_CC) $(PUBLISHER_CFLAGS) -c $< -o $@
 
 .SECONDARY: $(PUBLISHER_COMMON)
 

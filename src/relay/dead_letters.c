@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "points.h"
 #include "relay/dead_letters.h"
 #include "relay/delivery.h"
 #include "relay/sql.h"
@@ -177,7 +178,9 @@ insert_refused(EoSubscription *sub, EoEvent *event, EoRefusal *refusal)
 	values[10] = optional(event->content_type, 10, nulls);
 	values[11] = TimestampTzGetDatum(event->enqueued_at);
 	values[12] = CStringGetTextDatum(refusal->reason);
+	EO_POINT(dead_letter_write);
 	eo_statement_run(&insert_dead_letter, values, nulls, SPI_OK_INSERT);
+	EO_POINT(dead_letter_written);
 }
 
 /* Refusals that the cursor has passed stand at the front. */

@@ -17,6 +17,7 @@
 
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
+#include "points.h"
 #include "relay/dead_letters.h"
 #include "relay/delivery.h"
 #include "relay/json_text.h"
@@ -477,6 +478,7 @@ read_batch(EoSubscription *sub, uint64 ended)
 	eo_relay_begin(false);
 	if (!eo_log_reader_next(sub->reader, &limits, &result))
 		eo_relay_leave();
+	EO_POINT(relay_read);
 	sub->read_seq = result.through_seq;
 	sub->at_tail = result.at_tail;
 	sub->seen_ended = ended;
@@ -493,6 +495,7 @@ read_batch(EoSubscription *sub, uint64 ended)
 			send_event(sub, event, topic);
 	}
 	note_stall(eo_relay.db, sub, &result);
+	EO_POINT(relay_encoded);
 	eo_relay_commit(false);
 }
 

@@ -19,6 +19,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "points.h"
 #include "relay/dead_letters.h"
 #include "relay/sql.h"
 #include "relay/subscription.h"
@@ -119,10 +120,13 @@ eo_progress_write(EoSubscription *sub)
 	}
 	if (sub->flush_write)
 		ForceSyncCommit();
+	EO_POINT(cursor_write);
 	eo_dead_letters_write(sub);
 	write_positions(sub);
 	write_cursor(sub);
+	EO_POINT(cursor_written);
 	eo_relay_commit(true);
+	EO_POINT(cursor_committed);
 	written(sub);
 	return true;
 }

@@ -32,6 +32,7 @@
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "points.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "relay/events.h"
@@ -342,7 +343,11 @@ truncate_segments(void)
 	locked = eo_relay_lock_tables(AccessShareLock) && eo_relay_lock_lineage();
 	if (locked)
 		count = eo_segments_truncate(eo_relay.db, eo_subscriptions_low_seq(), &recheck_at);
+	if (count > 0)
+		EO_POINT(segment_commit);
 	eo_relay_commit(true);
+	if (count > 0)
+		EO_POINT_CRITICAL(segment_committed);
 	eo_segments_released(eo_relay.db);
 	if (count > 0)
 		eo_relay.wrote = true;
@@ -547,6 +552,7 @@ eo_relay_main(Datum arg)
 	relay_dboid = DatumGetObjectId(arg);
 	before_shmem_exit(relay_exit, (Datum) 0);
 	start_relay();
+	EO_POINT(relay_started);
 	ereport(LOG,
 			(errmsg("eo_outbox relay has started for database \"%s\"", MyBgworkerEntry->bgw_extra)));
 	for (;;)

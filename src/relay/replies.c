@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "points.h"
 #include "relay/dead_letters.h"
 #include "relay/delivery.h"
 #include "relay/replies.h"
@@ -163,7 +164,9 @@ handle_ack(EoSubscription *sub, EoBytes body)
 		protocol_error(sub, psprintf("ACK of event " INT64_FORMAT ", which is not in flight", seq));
 		return;
 	}
+	EO_POINT(relay_ack);
 	eo_in_flight_settle(sub, seq);
+	EO_POINT(relay_acked);
 	sub->last_ack_at = GetCurrentTimestamp();
 	eo_supervision_answered(sub);
 	eo_progress_note(sub);

@@ -17,6 +17,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "relay/backoff.h"
 #include "relay/relay.h"
 #include "relay/retention.h"
@@ -195,6 +196,7 @@ turn_class(EoFamily family, int class)
 		return;
 	}
 	next = eo_generations_turn(eo_relay.db, family, class);
+	EO_POINT(generation_turned);
 	commit();
 	eo_generations_turned(eo_relay.db, family, class);
 	task->due = clock_time(next);
@@ -243,6 +245,7 @@ flush_tally(void)
 		return;
 	}
 	eo_tally_flush(eo_relay.db);
+	EO_POINT(tally_flushed);
 	commit();
 	/* Who has counted meanwhile may have found others before and said nothing. */
 	flush_due = eo_tally_pending(eo_relay.db) ? eo_clock_ms() + FLUSH_MS : EO_NEVER;

@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -251,9 +252,12 @@ make_chunk(const EoSnapshotJob *job, EoSnapshotPart *part, Relation rel)
 
 	eo_snapshot_chunk(eo_relay.db, &chunk);
 	relation_close(rel, NoLock);
+	EO_POINT(snapshot_place);
 	eo_snapshot_jobs_advance(job, part, filenode != part->place.filenode, seconds_since_last(began));
 	delay = chunk.stalled ? STALLED_MS : is_awaited() ? LOCKED_MS : 0;
+	EO_POINT(snapshot_placed);
 	eo_relay_commit(true);
+	EO_POINT(snapshot_committed);
 	if (chunk.appended)
 		eo_relay_wake(eo_relay.db);
 	if (job->id == failing_job)

@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "points.h"
 #include "relay/dead_letters.h"
 #include "relay/delivery.h"
 #include "relay/replies.h"
@@ -170,7 +171,11 @@ eo_subscription_serve(EoSubscription *sub, uint64 ended)
 	}
 
 	if (eo_channel_pending(&sub->process.channel) > 0)
+	{
+		EO_POINT(relay_send);
 		eo_channel_send(&sub->process.channel);
+		EO_POINT(relay_sent);
+	}
 	more |= eo_progress_step(sub);
 	eo_subscription_report(sub);
 	return more;

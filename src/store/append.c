@@ -39,6 +39,7 @@
 #include "compat.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "settings.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -148,12 +149,15 @@ eo_log_prepare(EoDatabase *db)
 	eo_append_lock();
 	if (pg_atomic_read_u32(&db->log_ready) == 0)
 	{
-		int64		last_seq = eo_segments_load(db);
+		int64		last_seq;
 
+		EO_POINT(log_load);
+		last_seq = eo_segments_load(db);
 		eo_lineage_load(db);
 		last_seq = Max(last_seq, (int64) pg_atomic_read_u64(&db->floor_seq));
 		last_seq = Max(last_seq, remembered_seq());
 		pg_atomic_write_u64(&db->last_seq, last_seq);
+		EO_POINT(log_loaded);
 		pg_write_barrier();
 		pg_atomic_write_u32(&db->log_ready, 1);
 	}
@@ -192,6 +196,7 @@ open_active_segment(EoDatabase *db, EoSegment **segment, TimestampTz now, BlockN
 		uint32		next = (active + 1) % EO_SEGMENTS;
 		Relation	rel = table_open(catalog->log[active], RowExclusiveLock);
 
+		EO_POINT(append_lock);
 		eo_append_lock();
 		*segment = &db->segments[active];
 		if (pg_atomic_read_u32(&db->log_ready) == 0)
@@ -208,7 +213,9 @@ open_active_segment(EoDatabase *db, EoSegment **segment, TimestampTz now, BlockN
 			if (!segment_is_full(*segment, *nblocks, now) ||
 				pg_atomic_read_u64(&db->segments[next].first_seq) != 0)
 				return rel;
+			EO_POINT(segment_switch);
 			pg_atomic_write_u32(&db->active_segment, next);
+			EO_POINT(segment_switched);
 		}
 		eo_append_unlock();
 		table_close(rel, RowExclusiveLock);
@@ -276,6 +283,7 @@ insert_rows(Relation rel, HeapTuple *tuples, int ntuples, CommandId cid)
 		for (int i = 0; i < n; i++)
 			ExecClearTuple(append_slots[i]);
 		done += n;
+		EO_POINT(append_rows);
 	}
 	return last;
 }
@@ -359,6 +367,7 @@ eo_append_checked(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntup
 		table_close(rel, NoLock);
 		return 0;
 	}
+	EO_POINT(append_locked);
 	note_begun();
 	if (append_slots == NULL && ntuples > 1)
 		make_append_slots(rel);
@@ -378,6 +387,7 @@ eo_append_checked(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntup
 
 	/* Before the rows are there: a failed append may leave numbers unused. */
 	note_append(db, segment, first_seq, seq, now);
+	EO_POINT(append_numbered);
 
 	/*
 	 * If this fails halfway, readers may come to blocks beyond tail_block, which
@@ -393,8 +403,10 @@ eo_append_checked(EoDatabase *db, HeapTuple *tuples, const bool *heads, int ntup
 	}
 	else
 		segment->tail_block = insert_rows(rel, tuples, ntuples, cid);
+	EO_POINT(append_inserted);
 	segment->filenode = EoRelationFileNumber(rel);
 	eo_append_unlock();
+	EO_POINT(append_unlocked);
 	table_close(rel, NoLock);
 	return seq;
 }

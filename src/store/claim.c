@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "storage/lmgr.h"
 #include "store/claim.h"
 #include "store/generations.h"
@@ -218,8 +219,10 @@ insert_key(EoClaimer *claimer, int generation, struct varlena *key, const Datum 
 	EoFamily	family = claimer->owner->family;
 	int			class = claimer->owner->class;
 
+	EO_POINT(claim_insert);
 	if (!insert_row(claimer, generation, key, rest, rest_nulls, looked, place))
 		return false;
+	EO_POINT(claim_inserted);
 	pg_memory_barrier();
 	if (eo_generation_current(claimer->db, family, class) != generation)
 		(void) insert_row(claimer, 1 - generation, key, rest, rest_nulls, true, place);
@@ -351,6 +354,7 @@ eo_claim_change(EoClaimer *claimer, EoClaimed *claimed, struct varlena *key, con
 	int			current;
 	Oid			filled;
 
+	EO_POINT(claim_change);
 	for (int i = 0; i < claimed->nrows; i++)
 	{
 		EoKeyedTable *table = claimed->rows[i];
@@ -358,6 +362,8 @@ eo_claim_change(EoClaimer *claimer, EoClaimed *claimed, struct varlena *key, con
 		eo_keyed_open(table, RelationGetRelid(table->rel), table->shape, RowExclusiveLock);
 		eo_keyed_update(table, owner->id, key, rest, rest_nulls);
 	}
+
+	EO_POINT(claim_changed);
 
 	/* One in the generation that ages would be forgotten too early. */
 	pg_memory_barrier();

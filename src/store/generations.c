@@ -33,6 +33,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "store/catalog.h"
@@ -312,6 +313,7 @@ record(EoFamily family, int class, int current, TimestampTz switched_at)
 							  " DO UPDATE SET current = EXCLUDED.current, switched_at = EXCLUDED.switched_at",
 							  4, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not record the generation");
+	EO_POINT(generation_recorded);
 	turn->changed = true;
 	turn->current = current;
 	turn->switched_at = switched_at;
@@ -381,8 +383,10 @@ truncate_generation(EoDatabase *db, EoFamily family, int class, int generation)
 			break;
 	}
 	snprintf(command, sizeof(command), "TRUNCATE eo.%s", name);
+	EO_POINT(generation_truncate);
 	if (SPI_execute(command, false, 0) != SPI_OK_UTILITY)
 		elog(ERROR, "could not truncate eo.%s", name);
+	EO_POINT(generation_truncated);
 	eo_tally_truncated(db, family, class, generation);
 	turn->blocked_since = 0;
 	turn->told = false;
@@ -480,6 +484,7 @@ eo_generations_turned(EoDatabase *db, EoFamily family, int class)
 
 	if (!turn->changed)
 		return;
+	EO_POINT_CRITICAL(generation_committed);
 	turn->changed = false;
 	LWLockAcquire(eo_shared->lock, LW_EXCLUSIVE);
 	if (turn->switched_at == DT_NOEND)

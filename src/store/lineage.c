@@ -26,6 +26,7 @@
 #include "access/xlog.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "settings.h"
 #include "store/append.h"
 #include "store/catalog.h"
@@ -130,6 +131,7 @@ eo_lineage_load(EoDatabase *db)
 	/* In this order: what is written meanwhile makes it stale again. */
 	pg_atomic_write_u32(&db->lineage_stale, 0);
 	pg_memory_barrier();
+	EO_POINT(lineage_load);
 	lineage = read_lineage();
 	epoch = Max(lineage.epoch, 0);
 	if (!lineage.empty && (lineage.foreign || lineage.timeline != timeline))
@@ -142,6 +144,7 @@ eo_lineage_load(EoDatabase *db)
 			state = EO_LINEAGE_CONTINUED;
 	}
 	pg_atomic_write_u32(&db->epoch, epoch);
+	EO_POINT(lineage_loaded);
 	pg_atomic_write_u32(&db->lineage, state);
 	if (lineage.floor_seq > (int64) pg_atomic_read_u64(&db->floor_seq))
 		pg_atomic_write_u64(&db->floor_seq, lineage.floor_seq);
@@ -183,10 +186,12 @@ insert_current(EoDatabase *db)
 					   (int) pg_atomic_read_u32(&db->epoch), (int64) GetSystemIdentifier(),
 					   MyDatabaseId, eo_catalog_required()->extension, (int) GetWALInsertionTimeLine(),
 					   (int64) pg_atomic_read_u64(&db->floor_seq));
+	EO_POINT(lineage_record);
 	SPI_connect();
 	if (SPI_execute(command, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not record the lineage");
 	SPI_finish();
+	EO_POINT(lineage_recorded);
 }
 
 void

@@ -23,6 +23,7 @@
 #include "compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "settings.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -181,6 +182,7 @@ truncate_segment(EoDatabase *db, int index, int64 through_seq)
 		return false;
 	SPI_connect();
 	snprintf(command, sizeof(command), "TRUNCATE eo.log_%d", index);
+	EO_POINT(segment_truncate);
 	if (SPI_execute(command, false, 0) != SPI_OK_UTILITY)
 		elog(ERROR, "could not truncate segment %d", index);
 
@@ -194,6 +196,7 @@ truncate_segment(EoDatabase *db, int index, int64 through_seq)
 		elog(ERROR, "could not record the file of segment %d", index);
 	SPI_finish();
 
+	EO_POINT(segment_truncated);
 	eo_lineage_set_floor(db, (int64) pg_atomic_read_u64(&db->segments[index].last_seq));
 	return true;
 }

@@ -37,6 +37,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "settings.h"
 #include "store/append.h"
 #include "store/catalog.h"
@@ -360,6 +361,7 @@ eo_buffer_add(const EoEvent *event, const EoEventPlace *place)
 	for (int i = 0; i < nrows; i++)
 		total += ROW_HEADER_SIZE + MAXALIGN(rows[i]->t_len);
 	set_mark();
+	EO_POINT(buffer_add);
 	eo_spill_reserve(&buffer.rows, total, (Size) eo_buffer_memory * 1024);
 	for (int i = 0; i < nrows; i++)
 	{
@@ -379,6 +381,7 @@ eo_buffer_add(const EoEvent *event, const EoEventPlace *place)
 		buffer.unordered = true;
 	else
 		buffer.last_cid = cid;
+	EO_POINT(buffer_added);
 }
 
 /*----------
@@ -444,6 +447,7 @@ append_batches(EoDatabase *db)
 		heads = NULL;
 		nrows = maxrows = 0;
 		bytes = 0;
+		EO_POINT(append_between);
 		CHECK_FOR_INTERRUPTS();
 	}
 	if (nrows > 0)
@@ -464,8 +468,10 @@ append_to_log(void)
 	if (buffer.events > 0)
 	{
 		db = eo_my_database();
+		EO_POINT(pre_commit);
 		if (!append_single_row(db))
 			append_batches(db);
+		EO_POINT(appended);
 	}
 	eo_spill_close(&buffer.rows);
 }
@@ -536,7 +542,10 @@ after_end(bool committed)
 	if (!committed && buffer.log_created)
 		eo_database_forget_log(eo_my_database());
 	if (committed && buffer.appended)
+	{
+		EO_POINT_CRITICAL(committed);
 		session_last_seq = buffer.appended_seq;
+	}
 	if (buffer.appended)
 		eo_relay_wake(eo_my_database());
 	if (committed && buffer.config_changed)

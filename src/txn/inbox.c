@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "storage/lmgr.h"
 #include "store/claim.h"
 #include "store/generations.h"
@@ -49,6 +50,7 @@ eo_inbox_receive_row(struct varlena *consumer, struct varlena *message_id)
 	eo_claim_begin(&claimer, EO_INBOX, consumer);
 	result = eo_claim_key(&claimer, message_id, NULL, NULL, true, NULL);
 	eo_claim_end(&claimer);
+	EO_POINT(received);
 	return result == EO_CLAIM_NEW;
 }
 
@@ -187,6 +189,7 @@ eo_inbox_receive_at(struct varlena *consumer, struct varlena *source, int64 posi
 
 			heap_freetuple(eo_keyed_insert(&table, owner->id, source, &value, &isnull, true));
 		}
+		EO_POINT(received_at);
 		eo_key_unlock(&tag);
 		if (sighting != EO_UNDECIDED)
 			break;

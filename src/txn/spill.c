@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "points.h"
 #include "txn/spill.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -32,7 +33,9 @@ move_to_file(EoSpill *spill)
 	}
 	/* a rollback may have cut the file, a look at it may have moved on */
 	eo_spill_seek(spill, spill->spilled);
+	EO_POINT(spill);
 	BufFileWrite(spill->file, spill->memory, spill->used);
+	EO_POINT(spilled);
 	spill->spilled += spill->used;
 	spill->used = 0;
 }
