@@ -24,6 +24,7 @@ from rig import Broken, Rig  # noqa: E402
 import durability  # noqa: E402, F401
 import kills  # noqa: E402, F401
 import outages  # noqa: E402, F401
+import points  # noqa: E402
 import transactions  # noqa: E402, F401
 
 
@@ -125,6 +126,8 @@ class Torture:
             print("  %-14s %5d cycles, slowest recovery %.1f s" % (group, self.cycles[group], self.worst[group]))
         print("  " + ", ".join("%s %d" % (what, self.totals[what]) for what in
                                ("faults", "commits", "events", "lost", "phantoms", "duplicates")))
+        for line in points.report(self.totals):
+            print(line)
         cycles = sum(self.cycles.values())
         print("seed %s: %d passed, %d failed" % (self.seed, cycles - len(self.failures), len(self.failures)))
         return 1 if self.failures or not cycles else 0

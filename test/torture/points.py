@@ -1,0 +1,236 @@
+"""
+points
+
+Every edge between two states, named in the sources by EO_POINT() and
+PUBLISHER_POINT(): whoever comes there dies, fails or stands still (src/points.c,
+src/publishers/points.c).
+"""
+import itertools
+import os
+import random
+import re
+import subprocess
+import time
+
+import psycopg
+
+from faults import fault
+from server import HERE, POLL, wait_until
+
+SOURCES = os.path.join(HERE, "..", "..", "src")
+ACTIONS = ("kill", "error", "stall")
+ERROR = "EOTST"
+A_CYCLE = 3             # that many points one after the other
+SECONDS = 8             # in which one must be reached
+
+# What the load does not do by itself, or not often enough
+TURNING = "SELECT eo.create_consumer('turning', '1 second')"
+RECEIVE = "SELECT eo.receive('turning', gen_random_uuid()::text)"
+RECEIVE_AT = ("SELECT load.consume_at('points', 1 + coalesce((SELECT max(substr(message, 8)::bigint) FROM load.effect"
+              " WHERE message LIKE 'points:%%'), 0), %s)")
+REFUSING = ("CREATE SERVER refusing FOREIGN DATA WRAPPER eo_stub OPTIONS (script 'nack:permanent')",
+            "SELECT eo.subscribe('refusing', '{stock}', server => 'refusing')")
+NOT_REFUSING = ("SELECT eo.unsubscribe('refusing') WHERE EXISTS (SELECT FROM eo.subscriptions WHERE name = 'refusing')",
+                "DROP SERVER IF EXISTS refusing")
+
+
+def points_of(pattern):
+    names = set()
+    for directory, _, files in os.walk(SOURCES):
+        for name in files:
+            if name.endswith(".c"):
+                with open(os.path.join(directory, name)) as f:
+                    names.update(re.findall(pattern, f.read()))
+    return sorted(names)
+
+
+SERVER_POINTS = points_of(r"\bEO_POINT(?:_CRITICAL)?\((\w+)\)")
+PUBLISHER_POINTS = points_of(r"\bPUBLISHER_POINT\([\w>-]+, (\w+)\)")
+
+
+def chosen(rig):
+    """Those of a cycle: over the cycles, each point gets each action equally often."""
+    names = SERVER_POINTS + [name for name in PUBLISHER_POINTS if name.split("_")[0] in [one.name for one in rig.consumers]]
+    order = list(itertools.product(names, ACTIONS))
+    random.Random("%s points" % rig.seed).shuffle(order)
+    return [order[(rig.cycle * A_CYCLE + i) % len(order)] for i in range(A_CYCLE)]
+
+
+# ---- in the server -------------------------------------------------------------
+
+class ServerPoint:
+    def __init__(self, rig, name, action, nth):
+        self.rig = rig
+        self.action = action
+        self.crashes = rig.server.crashes()
+        rig.point = getattr(rig, "point", 0) + 2
+        self.id = rig.point
+        self.set("%s:%s:%d:%d" % (name, action, nth, self.id))
+
+    def set(self, value):
+        self.rig.server.query_nothing("ALTER SYSTEM SET eo_outbox.test_point = '%s'" % value)
+        self.rig.server.query_nothing("SELECT pg_reload_conf()")
+
+    def reached(self):
+        """What the process did that came there; None so far."""
+        path = os.path.join(self.rig.server.data, "eo_points")
+        if os.path.exists(path):
+            with open(path) as f:
+                for line in f:
+                    if line.startswith("%d " % self.id):
+                        return line.split()[2]
+        return None
+
+    def clear(self):
+        """Returns when nobody acts any more, and the server is there."""
+        off = "none:stall:1:%d" % (self.id + 1)
+
+        def is_off():
+            if self.reached() == "kill" and self.rig.server.crashes() == self.crashes:
+                return False
+            try:
+                if self.rig.server.one("SHOW eo_outbox.test_point") == off:
+                    return True
+                self.set(off)
+            except psycopg.Error:
+                pass
+            return False
+
+        wait_until("test point ends", is_off)
+        if self.reached() == "kill":
+            wait_until("the crash is noticed", lambda: self.rig.server.crashes() > self.crashes)
+            self.rig.server.wait_ready()
+
+
+class PublisherPoint:
+    def __init__(self, rig, name, action, nth):
+        library = subprocess.check_output(["pg_config", "--pkglibdir"], env=rig.server.environment, text=True).strip()
+        self.path = os.path.join(library, "eo_outbox", "eo_point")
+        self.action = action
+        self.done = False
+        with open(self.path + ".new", "w") as f:
+            f.write("%s %s %d\n" % (name, action, nth))
+        os.rename(self.path + ".new", self.path)
+
+    def reached(self):
+        self.done = self.done or not os.path.exists(self.path)
+        return self.action if self.done else None
+
+    def clear(self):
+        try:
+            os.unlink(self.path)
+        except FileNotFoundError:
+            self.done = True
+
+
+# ---- what leads there ----------------------------------------------------------
+
+def restart(rig, r):
+    rig.server.shut_down(r.choice(("fast", "immediate")))
+    rig.server.start()
+
+
+def snapshot(rig, r):
+    rig.server.query_nothing("SELECT eo.snapshot('load.account')")
+
+
+def receive(rig, r):
+    rig.server.query_nothing(RECEIVE)
+
+
+def receive_at(rig, r):
+    rig.server.query_nothing(RECEIVE_AT, rig.cycle)
+
+
+def large(rig, r):
+    """A transaction too large for its memory, and for one batch."""
+    size = 1000
+    txn = "%s.points.%d.%d" % (rig.name, rig.cycle, r.randrange(10 ** 9))
+    with rig.server.connect(application_name="large") as connection:
+        connection.execute("SET eo_outbox.buffer_memory = '64kB'")
+        connection.execute("SELECT count(load.make(%s || '.' || i, %s, 'orders', %s || '.' || i, %s, %s, 200))"
+                           " FROM generate_series(1, %s) AS i", (txn, rig.cycle, txn, txn, size, size))
+
+
+def nothing(rig, r):
+    pass
+
+
+LEADS = {"log": restart, "lineage": restart, "relay_started": restart, "snapshot": snapshot, "generation": receive,
+         "received_at": receive_at, "spill": large, "spilled": large, "append_between": large, "append_rows": large}
+
+
+def lead_to(name):
+    return LEADS.get(name) or LEADS.get(name.split("_")[0]) or nothing
+
+
+def prepare(rig, name):
+    if name.startswith("generation"):
+        rig.server.query_nothing(TURNING)
+    if name.startswith("dead_letter"):
+        for statement in REFUSING:
+            rig.server.query_nothing(statement)
+
+
+def check_dead_letters(rig):
+    """All that was passed was refused, so none may be missing."""
+    missing = rig.server.one("SELECT coalesce(max(position), 0) - count(*) FROM eo.dead_letters WHERE subscription = 'refusing'")
+    return "%d dead letters are missing" % missing if missing else None
+
+
+# ---- the fault -----------------------------------------------------------------
+
+def is_rare(name):
+    return lead_to(name) is not nothing or name.split("_")[0] in ("segment", "tally", "dead")
+
+
+def visit(rig, r, name, action):
+    """Returns whether somebody came there."""
+    kind = PublisherPoint if name in PUBLISHER_POINTS else ServerPoint
+    prepare(rig, name)
+    one = kind(rig, name, action, 1 if is_rare(name) else r.choice((1, 1, 2, 3, 10, 50)))
+    lead = lead_to(name)
+    try:
+        until = time.monotonic() + SECONDS
+        while one.reached() is None and time.monotonic() < until:
+            try:
+                lead(rig, r)
+            except psycopg.Error:
+                pass
+            time.sleep(POLL)
+    finally:
+        one.clear()
+    return one.reached() is not None
+
+
+@fault("points", crashes=True, moods=("calm", "nested"), expected=(ERROR,))
+def point(rig, r):
+    done = 0
+    for setting in ("segment_size = '1MB'", "segment_age = '1s'", "retention = '0'"):
+        rig.server.query_nothing("ALTER SYSTEM SET eo_outbox." + setting)
+    for name, action in chosen(rig):
+        reached = visit(rig, r, name, action)
+        rig.counts["point %s %s %s" % (name, action, "reached" if reached else "not reached")] += 1
+        done += reached
+        if name.startswith("dead_letter"):
+            broken = check_dead_letters(rig)
+            for statement in NOT_REFUSING:
+                rig.server.query_nothing(statement)
+            if broken:
+                raise AssertionError(broken)
+    return done or 1
+
+
+def report(totals):
+    """Lines that say how often each point was reached, by action; and which never was."""
+    table = {}
+    for key, count in totals.items():
+        if key.startswith("point "):
+            _, name, action, reached = key.split(" ", 3)
+            table.setdefault(name, {}).setdefault(reached == "reached", []).append((action, count))
+    lines = []
+    for name in sorted(table):
+        counts = ", ".join("%s %d" % one for one in sorted(table[name].get(True, [])))
+        missed = sum(count for _, count in table[name].get(False, []))
+        lines.append("  point %-22s %s%s" % (name, counts or "NEVER REACHED", " (not reached %d)" % missed if missed else ""))
+    return lines
