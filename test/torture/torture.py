@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from faults import FAULTS, schedule  # noqa: E402
 from rig import Broken, Rig  # noqa: E402
+import copies  # noqa: E402, F401
 import durability  # noqa: E402, F401
 import kills  # noqa: E402, F401
 import outages  # noqa: E402, F401
@@ -125,7 +126,7 @@ class Torture:
         for group in sorted(self.cycles):
             print("  %-14s %5d cycles, slowest recovery %.1f s" % (group, self.cycles[group], self.worst[group]))
         print("  " + ", ".join("%s %d" % (what, self.totals[what]) for what in
-                               ("faults", "commits", "events", "lost", "phantoms", "duplicates")))
+                               ("faults", "commits", "events", "lost", "phantoms", "duplicates", "divergent")))
         for line in points.report(self.totals):
             print(line)
         cycles = sum(self.cycles.values())

@@ -1,0 +1,345 @@
+"""
+copies
+
+Servers that take the place of another, and copies of databases, made at random
+moments of a load: what goes on, what waits for eo.adopt(), and that no number
+is used twice.
+"""
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from faults import fault
+from heirs import EPOCH_BITS, Family, last_seq, promote, state_of, wait_state
+from rig import Broken
+from server import Server, kill, wait_until
+
+
+def a_while(r, least=0.2, most=1.0):
+    time.sleep(r.uniform(least, most))
+
+
+def hold_up_publisher(rig, r):
+    """Events gather; returns the publishers that were stopped."""
+    pids = rig.server.publishers() if r.random() < 0.5 else []
+    for pid in pids:
+        kill(pid, signal.SIGSTOP)
+    if pids:
+        a_while(r, 0.1, 0.4)
+    return pids
+
+
+# ---- failover ---------------------------------------------------------------
+
+
+def hold_up_standby(standby, r):
+    """Makes it lack more: its receiver stops, or all of it is down; or nothing happens."""
+    how = r.choice(("nothing", "receiver", "down"))
+    if how == "receiver":
+        for pid in standby.backends("walreceiver"):
+            kill(pid, signal.SIGSTOP)
+    elif how == "down":
+        standby.kill_all()
+    a_while(r, 0.1, 0.5)
+
+
+def take_place(rig, standby, r):
+    """The primary dies, the standby is promoted; returns what clients got that they may not get."""
+    rig.server.kill_all()
+    unexpected = rig.load.pause()
+    if standby.postmaster():
+        standby.thaw()
+    else:
+        standby.start()
+    promote(standby)
+    if r.random() < 0.3:
+        standby.kill_all()      # before or after the new epoch is written down
+        standby.start()
+    return unexpected
+
+
+def load_on(rig, r, cycle=1):
+    """Clients work with the new server for a while."""
+    rig.load.begin(cycle, synchronous=r.choice((0.0, 0.5, 1.0)))
+    a_while(r)
+    return rig.load.pause()
+
+
+@fault("copy", alone=True)
+def asynchronous_standby(directory, seed, r):
+    """Promoted, once or twice: what it lacks may have been published, but only before."""
+    with Family(directory, seed, r) as family:
+        rig = family.origin()
+        unexpected = []
+        for number in range(r.randint(1, 2)):
+            standby = family.standby(rig, "standby%d" % number)
+            a_while(r)
+            hold_up_standby(standby, r)
+            unexpected += take_place(rig, standby, r)
+            rig.follow(standby, "t%d" % number, divergence=number)
+            rig.load.begin(1, synchronous=r.choice((0.0, 0.5, 1.0)))
+            a_while(r)
+            if last_seq(standby) >> EPOCH_BITS != number + 1:
+                raise Broken("the epoch is %d after promotion %d" % (last_seq(standby) >> EPOCH_BITS, number + 1))
+        rig.check(unexpected + rig.load.pause())
+        return family.totals()
+
+
+def require_synchronous(rig):
+    """A subscription that waits for the standbys, and commits that do."""
+    rig.server.query_nothing("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    rig.server.query_nothing("SELECT pg_reload_conf()")
+    wait_until("the standby is synchronous", lambda: rig.server.query("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"))
+
+
+def synchronous(directory, seed, r, cancel):
+    with Family(directory, seed, r) as family:
+        rig = family.origin(options='{"synchronous_standbys": true}')
+        standby = family.standby(rig)
+        require_synchronous(rig)
+        rig.load.acknowledged = []          # those before may be gone
+        a_while(r)
+        hold_up_standby(standby, r)
+        if cancel:
+            cancel_waits(rig, r)
+        unexpected = take_place(rig, standby, r)
+        acknowledged = [] if cancel else rig.load.acknowledged
+        rig.follow(standby, "t0", divergence=None)
+        unexpected += load_on(rig, r)
+        rig.load.acknowledged += acknowledged
+        rig.check(unexpected)
+        return family.totals()
+
+
+def cancel_waits(rig, r):
+    """Who waits for the standby is cancelled: it has committed, though only here."""
+    for _ in range(r.randint(5, 30)):
+        rig.server.query("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        a_while(r, 0, 0.05)
+
+
+@fault("copy", alone=True)
+def synchronous_standby(directory, seed, r):
+    """Nothing that was published or acknowledged is lacking in it."""
+    return synchronous(directory, seed, r, False)
+
+
+@fault("copy", alone=True)
+def synchronous_standby_cancelled(directory, seed, r):
+    """Nothing that was published, though clients have stopped waiting for it."""
+    return synchronous(directory, seed, r, True)
+
+
+@fault("copy", alone=True)
+def old_primary_with_the_file(directory, seed, r):
+    """Stopped, and going on after the promotion: it keeps the file for as long as it lives, and never after."""
+    with Family(directory, seed, r) as family:
+        rig = family.origin()
+        old = rig.server
+        standby = family.standby(rig)
+        a_while(r)
+        old.freeze()
+        promote(standby)
+        old_load = rig.load
+        wait_state(standby, "another process publishes")
+        old.thaw()
+        a_while(r)
+        if "another process publishes" not in state_of(standby):
+            raise Broken("two publish to one file: %s" % state_of(standby))
+        unexpected = old_load.pause()
+        rig.settle()
+        old.kill_all()
+        rig.follow(standby, "t0", divergence=0)
+        unexpected += load_on(rig, r)
+        rig.check(unexpected)
+        standby.shut_down("fast")
+        old.start()
+        wait_state(old, "which this database has never had")
+        return family.totals()
+
+
+@fault("copy", alone=True)
+def old_primary_with_its_own_file(directory, seed, r):
+    """Both go on, each with a file: each keeps the promises, and no number is in both."""
+    with Family(directory, seed, r) as family:
+        rig = family.origin()
+        standby = family.standby(rig)
+        a_while(r)
+        rig.server.freeze()
+        promote(standby)
+        heir = family.heir(rig, standby)
+        heir.use_own_file()
+        rig.server.thaw()
+        check_both(rig, heir, r)
+        return family.totals()
+
+
+def check_both(rig, heir, r):
+    """Both are used for a while, and then each is asked."""
+    unexpected = load_on(heir, r, heir.cycle)
+    former = rig.load.pause()
+    mine = {a.seq for a in rig.consumers[0].arrivals}
+    twice = [seq for seq, in heir.server.query("SELECT seq FROM eo.events WHERE payload ->> 'txn' LIKE 'u.%%'") if seq in mine]
+    if twice:
+        raise Broken("%d numbers were given out by both: %s" % (len(twice), twice[:10]))
+    heir.check(unexpected)
+    rig.check(former)
+
+
+# ---- copies -----------------------------------------------------------------
+
+
+def adopt(heir, r):
+    """It is used while it waits, and started again perhaps; then it may publish."""
+    heir.require_silence()
+    unexpected = load_on(heir, r, heir.cycle)
+    if r.random() < 0.3:
+        heir.server.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'eo_outbox relay'")
+    heir.require_silence()
+    heir.use_own_file()
+    if not heir.server.one("SELECT eo.adopt()"):
+        raise Broken("there was nothing to adopt")
+    if unexpected:
+        raise Broken("a client got: %s" % unexpected[0])
+
+
+@fault("copy", alone=True)
+def template(directory, seed, r):
+    """CREATE DATABASE ... TEMPLATE, for which nobody may be in the database."""
+    with Family(directory, seed, r) as family:
+        rig = family.origin()
+        a_while(r)
+        stopped = hold_up_publisher(rig, r)
+        with rig.server.connect(dbname="postgres") as connection:
+            connection.execute("ALTER DATABASE torture ALLOW_CONNECTIONS false")
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                               " WHERE datname = 'torture' AND backend_type = 'client backend'")
+            connection.execute("CREATE DATABASE copied TEMPLATE torture STRATEGY %s" % r.choice(("wal_log", "file_copy")))
+            connection.execute("ALTER DATABASE torture ALLOW_CONNECTIONS true")
+        for pid in stopped:
+            kill(pid, signal.SIGCONT)
+        heir = family.heir(rig, rig.server.database("copied"))
+        adopt(heir, r)
+        check_both(rig, heir, r)
+        return family.totals()
+
+
+@fault("copy", alone=True)
+def dump(directory, seed, r):
+    """Restored into the same cluster or another one: the state is there, and none of the log."""
+    with Family(directory, seed, r) as family:
+        rig = family.origin()
+        a_while(r)
+        text = r.random() < 0.5
+        path = family.path("dump")
+        rig.server.run("pg_dump", "--format", "plain" if text else "custom", "--file", path)
+        server = rig.server.database("restored") if r.random() < 0.5 else family.cluster()
+        server.run("createdb", "--maintenance-db", "postgres", server.environment["PGDATABASE"])
+        if text:
+            server.psql("--file", path, stdout=subprocess.DEVNULL)
+        else:
+            server.run("pg_restore", "--exit-on-error", "--dbname", server.environment["PGDATABASE"], path)
+        heir = family.heir(rig, server, cycle=2)
+        heir.begin_afresh()
+        adopt(heir, r)
+        check_both(rig, heir, r)
+        return family.totals()
+
+
+def recover(server, archive, pause):
+    """Starts a base backup, and recovers it up to the restore point "here"."""
+    server.configure({"restore_command": "cp %s/%%f %%p" % archive, "recovery_target_name": "here",
+                      "recovery_target_action": "promote", "eo_outbox.on_new_timeline": "pause" if pause else "continue"})
+    with open(os.path.join(server.data, "recovery.signal"), "w"):
+        pass
+    server.start()
+
+
+def backup_and_restore_point(family, r):
+    """The origin, a base backup, and where the archive is that leads on to a moment of the load."""
+    archive = family.path("archive")
+    os.makedirs(archive)
+    rig = family.origin(settings={"archive_mode": "on", "archive_command": "cp %%p %s/%%f" % archive})
+    clone = family.base_backup(rig, "clone")
+    a_while(r)
+    rig.server.query("SELECT pg_create_restore_point('here')")
+    a_while(r)
+    segment = os.path.join(archive, rig.server.one("SELECT pg_walfile_name(pg_switch_wal())"))
+    wait_until("the log is archived", lambda: os.path.exists(segment) and os.path.getsize(segment) == 16 << 20)
+    return rig, clone, archive
+
+
+@fault("copy", alone=True)
+def recovered_clone(directory, seed, r):
+    """PITR beside the origin, with on_new_timeline = pause."""
+    with Family(directory, seed, r) as family:
+        rig, clone, archive = backup_and_restore_point(family, r)
+        recover(clone, archive, pause=True)
+        heir = family.heir(rig, clone)
+        adopt(heir, r)
+        check_both(rig, heir, r)
+        return family.totals()
+
+
+@fault("copy", alone=True)
+def recovered_in_place(directory, seed, r):
+    """PITR after a disaster: it goes on at once, above all numbers that were published."""
+    with Family(directory, seed, r) as family:
+        rig, clone, archive = backup_and_restore_point(family, r)
+        rig.server.kill_all()
+        unexpected = rig.load.pause()
+        recover(clone, archive, pause=False)
+        rig.follow(clone, "t0", divergence=0)
+        unexpected += load_on(rig, r)
+        rig.check(unexpected)
+        return family.totals()
+
+
+def run_upgrade(old, new):
+    programs = os.path.dirname(shutil.which("postgres"))
+    new.run("pg_upgrade", "--no-sync", "--old-datadir", old.data, "--new-datadir", new.data, "--old-bindir", programs,
+            "--new-bindir", programs, "--socketdir", new.directory, "--username", "shop_owner", cwd=new.directory, stdout=subprocess.DEVNULL)
+
+
+@fault("copy", alone=True)
+def upgrade(directory, seed, r):
+    """pg_upgrade, to the same version, with events that wait."""
+    with Family(directory, seed, r) as family:
+        rig = family.origin()
+        a_while(r)
+        hold_up_publisher(rig, r)
+        rig.server.shut_down("fast")
+        unexpected = rig.load.pause()
+        new = family.cluster(start=False)
+        run_upgrade(rig.server, new)
+        new.start()
+        heir = family.heir(rig, new)
+        adopt(heir, r)
+        heir.check(unexpected + load_on(heir, r))
+        return family.totals()
+
+
+@fault("copy", alone=True)
+def started_base_backup(directory, seed, r):
+    """A base backup started as it is, which nothing tells from its origin: the file is not written by both."""
+    with Family(directory, seed, r) as family:
+        rig = family.origin()
+        a_while(r)
+        clone = family.base_backup(rig, "clone")
+        a_while(r)
+        origin_lives = r.random() < 0.5
+        unexpected = [] if origin_lives else rig.load.pause()
+        if not origin_lives:
+            rig.settle()
+            rig.server.kill_all()
+        clone.start()
+        heir = family.heir(rig, clone)
+        wait_state(clone, "another process publishes" if origin_lives else "which this database has never had")
+        heir.use_own_file()
+        if not origin_lives:
+            clone.query_nothing("SELECT eo.resume('file')")
+        unexpected += load_on(heir, r) + rig.load.pause()
+        heir.check(unexpected)
+        return family.totals()

@@ -1,0 +1,241 @@
+"""
+heirs
+
+Databases that come from another one: what a server published that takes the
+place of another, or is a copy of it, belongs together with what the other had
+published before.
+"""
+import os
+from contextlib import ExitStack
+
+from application import Load
+from consumers import File
+from rig import Broken, Rig
+from server import Server, wait_until
+
+EPOCH_BITS = 44
+
+# All of the log stays, since it tells which events a database has had.
+KEEP = {"eo_outbox.retention": "1d", "wal_keep_size": "512MB"}
+
+
+class Family:
+    """Rigs and servers of one test, all ended at its end, however that comes."""
+
+    def __init__(self, directory, seed, r):
+        self.directory = directory
+        self.seed = seed
+        self.r = r
+        self.stack = ExitStack()
+        self.rigs = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return self.stack.__exit__(*error)
+
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
+    def origin(self, settings=(), options="{}"):
+        """With the load on it; the options are the file subscription's."""
+        rig = Origin(self.path("t"), self.seed, settings=settings)
+        self.adopt(rig)
+        self.stack.callback(end, rig.server)
+        rig.set_options(self.r)
+        for name, value in KEEP.items():
+            rig.server.query_nothing("ALTER SYSTEM SET %s = '%s'" % (name, value))
+        rig.server.query_nothing("SELECT pg_reload_conf()")
+        rig.server.query_nothing("SELECT eo.unsubscribe('file'), eo.subscribe('file', server => 'file', options => %s)", options)
+        rig.cycle = 1
+        rig.load.begin(1, synchronous=self.r.choice((0.0, 0.5, 1.0)))
+        return rig
+
+    def heir(self, origin, server, cycle=1):
+        heir = Heir(self.path("u"), self.seed, origin, server)
+        heir.cycle = cycle
+        self.adopt(heir)
+        return heir
+
+    def adopt(self, rig):
+        self.rigs.append(rig)
+        self.stack.callback(shut, rig)
+
+    def cluster(self, start=True):
+        """An empty one."""
+        server = Server(self.path("other"))
+        server.initialise()
+        self.stack.callback(end, server)
+        if start:
+            server.start()
+        return server
+
+    def base_backup(self, rig, name, *options):
+        server = rig.server.base_backup(self.path(name), *options)
+        self.stack.callback(end, server)
+        return server
+
+    def standby(self, rig, name="standby"):
+        """Replicates from it when this returns."""
+        server = self.base_backup(rig, name, "--write-recovery-conf")
+        server.standby = True
+        server.start()
+        wait_until("the standby follows", lambda: rig.server.query("SELECT FROM pg_stat_replication WHERE state = 'streaming'"))
+        return server
+
+    def totals(self):
+        counts = self.rigs[0].counts
+        for rig in self.rigs[1:]:
+            counts += rig.counts
+        for rig in self.rigs:
+            for checker in rig.checkers:
+                counts += checker.counts
+        return counts
+
+
+def shut(rig):
+    for load in {rig.load, *getattr(rig, "former", ())}:
+        load.end()
+    for consumer in rig.consumers:
+        consumer.stop()
+
+
+def end(server):
+    if server.postmaster():
+        server.kill_all()
+
+
+def promote(server):
+    server.query_nothing("SELECT pg_promote(false)")    # a conflict with recovery may end who waits
+    server.standby = False
+    server.wait_ready()
+
+
+def events_of(server):
+    """{seq: event_id} of all that the log of a database holds."""
+    return dict(server.query("SELECT seq, event_id::text FROM eo.events"))
+
+
+def last_seq(server):
+    return server.one("SELECT last_seq FROM eo.log_status()")
+
+
+def consumed(server):
+    return server.one("SELECT count(*) FROM load.consumed")
+
+
+def state_of(server):
+    return server.one("SELECT concat_ws(': ', state, last_error) FROM eo.subscriptions WHERE name = 'file'")
+
+
+def wait_state(server, *starts, seconds=60):
+    try:
+        wait_until("the subscription is %s" % " or ".join(starts),
+                   lambda: any(part in state_of(server) for part in starts), seconds)
+    except TimeoutError as error:
+        raise Broken("%s, but %s" % (error, state_of(server))) from None
+
+
+def require_same(known, arrivals):
+    """An event's number and id belong together, for ever."""
+    changed = [a.seq for a in arrivals if known.get(a.seq, a.event_id) != a.event_id]
+    if changed:
+        raise Broken("%d numbers belong to other events now: %s" % (len(changed), changed[:10]))
+
+
+class Origin(Rig):
+    """Its server may be replaced by one that lacks the latest of what was published."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.former = []            # loads of servers that are no more
+        self.divergence = None      # may be there, if it is a number: the epoch of what may be there at most
+        self.followed = False
+
+    def follow(self, server, name, divergence):
+        """From now on that one is the truth; what it lacks may be published up to that epoch."""
+        self.server = server
+        self.crashes = server.crashes()
+        for one in (*self.consumers, *self.checkers):
+            one.server = server
+        self.former.append(self.load)
+        directory = os.path.join(self.directory, name)
+        os.makedirs(directory)
+        self.load = Load(server, directory, self.seed, name)
+        self.name = name
+        self.divergence = divergence
+        self.followed = True
+
+    def settle(self):
+        seconds = super().settle()
+        if self.followed:
+            self.set_divergence_aside(self.consumers[0])
+        return seconds
+
+    def set_divergence_aside(self, consumer):
+        known = events_of(self.server)
+        arrivals = consumer.take()
+        require_same(known, arrivals)
+        divergent = [a for a in arrivals if a.seq not in known]
+        names = {a.payload.get("id") for a in divergent if a.payload}
+        late = [a for a in divergent if self.divergence is None or a.seq >> EPOCH_BITS > self.divergence]
+        if late:
+            raise Broken("%d events were published that the new server does not have: %s" % (len(late), late[:3]))
+        self.counts["divergent"] += len(divergent)
+        consumer.arrivals[:0] = [a for a in arrivals if a.seq in known]
+        consumer.phantoms = [name for name in consumer.phantoms if name not in names]
+
+
+class HeirFile(File):
+    """A copy's own file; what is before its first event was published by the origin."""
+
+    def __init__(self, server, name, directory):
+        super().__init__(server, name, directory)
+        self.inherited = []
+
+    def take(self):
+        news = super().take()
+        first = min((a.seq for a in news), default=1 << 62)
+        known = events_of(self.server)
+        before = [a for a in self.inherited if a.seq < first and a.seq in known]
+        require_same(known, before + news)
+        return before + news
+
+
+class Heir(Rig):
+    """A database that is a copy of an origin's, from the time on at which it can be used."""
+
+    def __init__(self, directory, seed, origin, server):
+        os.makedirs(directory)
+        self.origin = origin
+        self.pulled = consumed(server)
+        self.attach(server, directory, seed, "u", [HeirFile(server, "file", directory)])
+        self.file = self.consumers[0]
+
+    def use_own_file(self):
+        self.server.query_nothing("ALTER SERVER file OPTIONS (SET path '%s')" % self.file.path)
+
+    def require_silence(self):
+        """It has published nothing: the copy waits for eo.adopt()."""
+        wait_state(self.server, "waiting for adoption")
+        leaked = [one.seq for one in self.origin.consumers[0].arrivals if one.payload and str(one.payload.get("txn", "")).startswith(self.name + ".")]
+        if leaked or os.path.exists(self.file.path):
+            raise Broken("a copy has published before it was adopted: %s" % (leaked[:10] or self.file.path))
+        if consumed(self.server) != self.pulled:
+            raise Broken("a copy could be pulled from before it was adopted")
+
+    def begin_afresh(self):
+        """It has the state, but nothing of the log that led to it."""
+        self.server.query_nothing("TRUNCATE load.consumed")
+        self.pulled = 0
+        numbers = {(topic, key): n for topic, key, n in self.server.query("SELECT topic, key, n FROM load.key")}
+        accounts = dict(self.server.query("SELECT id::text, to_jsonb(a) FROM load.account AS a"))
+        for checker in self.checkers:
+            checker.numbers.update(numbers)
+            checker.accounts = dict(accounts)
+
+    def settle(self):
+        seconds = super().settle()
+        self.file.inherited = list(self.origin.consumers[0].arrivals)
+        return seconds
