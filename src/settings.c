@@ -55,7 +55,7 @@ static bool
 is_flat_object(char *json)
 {
 	JsonLexContext *lex = EoJsonLexer(json, strlen(json));
-	JsonTokenType expected[] = {JSON_TOKEN_STRING, JSON_TOKEN_COLON, JSON_TOKEN_STRING};
+	static const JsonTokenType expected[] = {JSON_TOKEN_STRING, JSON_TOKEN_COLON, JSON_TOKEN_STRING};
 
 	if (json_lex(lex) != JSON_SUCCESS || lex->token_type != JSON_TOKEN_OBJECT_START)
 		return false;

@@ -217,7 +217,7 @@ json_put_escaped(JsonSink *sink, EoBytes text)
 	while (i < text.len)
 	{
 		size_t		from = i;
-		size_t		n = 1;
+		size_t		n;
 
 		/* What can be copied as it is, in one go */
 		while (i < text.len)
