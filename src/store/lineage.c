@@ -131,8 +131,17 @@ eo_lineage_load(EoDatabase *db)
 	/* In this order: what is written meanwhile makes it stale again. */
 	pg_atomic_write_u32(&db->lineage_stale, 0);
 	pg_memory_barrier();
-	EO_POINT(lineage_load);
-	lineage = read_lineage();
+	PG_TRY();
+	{
+		EO_POINT(lineage_load);
+		lineage = read_lineage();
+	}
+	PG_CATCH();
+	{
+		pg_atomic_write_u32(&db->lineage_stale, 1);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	epoch = Max(lineage.epoch, 0);
 	if (!lineage.empty && (lineage.foreign || lineage.timeline != timeline))
 	{

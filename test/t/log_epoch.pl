@@ -148,7 +148,19 @@ kill 'STOP', $relay;
 value($node, "INSERT INTO eo.lineage SELECT 0, 1, 1, 1, 1", 'slow');
 value($node, "SELECT eo.enqueue('t', '1')", 'slow');
 is(value($node, 'SELECT min(seq) >> 44 FROM eo.events', 'slow'), '1', 'the epoch rises with the restored lineage at once');
+
+# Neither does an error in the midst of it leave the old epoch in force.
+value($node, "ALTER SYSTEM SET eo_outbox.test_point = 'lineage_load:error:1:1'");
+value($node, 'SELECT pg_reload_conf()');
+$node->poll_query_until('slow', "SELECT current_setting('eo_outbox.test_point') <> ''");
+value($node, "INSERT INTO eo.lineage SELECT 5, 1, 1, 1, 1", 'slow');
+($ret, $out, $err) = $node->psql('slow', "SELECT eo.enqueue('t', '2')");
+like($err, qr/test point "lineage_load"/, 'eo.lineage cannot be read');
+value($node, "SELECT eo.enqueue('t', '3')", 'slow');
+is(value($node, 'SELECT max(seq) >> 44 FROM eo.events', 'slow'), '6', 'it is read by the next append');
 kill 'CONT', $relay;
+value($node, 'ALTER SYSTEM RESET eo_outbox.test_point');
+value($node, 'SELECT pg_reload_conf()');
 
 # The original does not care.
 value($node, 'CALL test.put(3)');
