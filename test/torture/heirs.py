@@ -6,6 +6,7 @@ place of another, or is a copy of it, belongs together with what the other had
 published before.
 """
 import os
+from collections import Counter
 from contextlib import ExitStack
 
 from application import Load
@@ -85,12 +86,10 @@ class Family:
         return server
 
     def totals(self):
-        counts = self.rigs[0].counts
-        for rig in self.rigs[1:]:
-            counts += rig.counts
+        counts = Counter()
         for rig in self.rigs:
-            for checker in rig.checkers:
-                counts += checker.counts
+            counts += sum((checker.counts for checker in rig.checkers), rig.counts)
+        counts["worst"] = max(rig.worst for rig in self.rigs)
         return counts
 
 

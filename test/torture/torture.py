@@ -8,6 +8,7 @@ promise was kept.  test/torture/run calls it.
     torture.py --directory DIR [--seed N] [--cycles N] [--only "GROUP FAULT ..."] [--kafka]
 """
 import argparse
+import glob
 import os
 import random
 import shutil
@@ -69,10 +70,12 @@ class Torture:
         if fault.alone:
             directory = os.path.join(self.directory, "alone%d" % cycle)
             os.makedirs(directory)
-            self.totals += fault.run(directory, "%s.%d" % (self.seed, cycle), r)
-            shutil.rmtree(directory, ignore_errors=True)
+            counts = fault.run(directory, "%s.%d" % (self.seed, cycle), r)
+            worst = counts.pop("worst", time.monotonic() - began)
+            self.totals += counts
             self.totals["faults"] += 1
-            return time.monotonic() - began
+            shutil.rmtree(directory, ignore_errors=True)
+            return worst
         if self.rig is None:
             self.open_rig()
         self.rig.worst = 0
@@ -86,6 +89,11 @@ class Torture:
         for line in text.splitlines():
             print("        " + line)
         print("        again: make torture SEED=%s FROM=%d CYCLES=1 (alone: ONLY=%s)" % (self.seed, cycle, fault.name))
+        if fault.alone:
+            shutil.move(os.path.join(self.directory, "alone%d" % cycle), keep)
+            for path in glob.glob(os.path.join(keep, "**", "data"), recursive=True):
+                shutil.rmtree(path, ignore_errors=True)
+            return
         self.show_log()
         try:
             self.close_rig(keep)
