@@ -20,6 +20,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "optimizer/plancat.h"
+#include "storage/lmgr.h"
 #include "store/catalog.h"
 #include "store/topics.h"
 #include "txn/event_buffer.h"
@@ -77,9 +78,12 @@ static List *
 find_parts(Oid relid)
 {
 	List	   *parts = NIL;
-	List	   *relids = find_all_inheritors(relid, AccessShareLock, NULL);
+	List	   *relids;
 	ListCell   *lc;
 
+	/* locks the others, not the one it is given */
+	LockRelationOid(relid, AccessShareLock);
+	relids = find_all_inheritors(relid, AccessShareLock, NULL);
 	foreach(lc, relids)
 	{
 		Part	   *part = find_part(lfirst_oid(lc));
