@@ -34,6 +34,7 @@ int64_t
 eo_backoff_next(EoBackoff *backoff, double random)
 {
 	int64_t		delay = backoff->first_ms;
+	int64_t		half;
 
 	for (unsigned i = 0; i < backoff->attempts && delay < backoff->limit_ms; i++)
 		delay *= 2;
@@ -41,7 +42,8 @@ eo_backoff_next(EoBackoff *backoff, double random)
 		delay = backoff->limit_ms;
 	if (delay < backoff->limit_ms)
 		backoff->attempts++;
-	return delay - (int64_t) (random * (double) (delay / 2));
+	half = delay / 2;
+	return delay - (int64_t) (random * (double) half);
 }
 
 void
