@@ -470,11 +470,31 @@ put_key_value(JsonbValue *out, Column *column, TupleTableSlot *row)
 	PG_END_TRY();
 }
 
+/* The key of a single integer, which is what most keys are; NULL: it is none. */
+static text *
+integer_key(const Column *column, Datum value)
+{
+	char		digits[MAXINT8LEN + 1];
+
+	switch (column->kind)
+	{
+		case KIND_INT2:
+			return cstring_to_text_with_len(digits, pg_ltoa(DatumGetInt16(value), digits));
+		case KIND_INT4:
+			return cstring_to_text_with_len(digits, pg_ltoa(DatumGetInt32(value), digits));
+		case KIND_INT8:
+			return cstring_to_text_with_len(digits, pg_lltoa(DatumGetInt64(value), digits));
+		default:
+			return NULL;
+	}
+}
+
 text *
 eo_row_key(EoRowEncoder *encoder, TupleTableSlot *row, int nkeys, const AttrNumber *keys)
 {
 	JsonbValue *values = palloc(sizeof(JsonbValue) * nkeys);
 	JsonbValue	array;
+	text	   *key;
 
 	for (int i = 0; i < nkeys; i++)
 	{
@@ -486,6 +506,8 @@ eo_row_key(EoRowEncoder *encoder, TupleTableSlot *row, int nkeys, const AttrNumb
 					 errmsg("column \"%.*s\" of the key of a captured row must not be null",
 							column->base.name.val.string.len, column->base.name.val.string.val),
 					 errhint("Make the column NOT NULL, or capture the table under another key.")));
+		if (nkeys == 1 && (key = integer_key(column, row->tts_values[keys[i] - 1])) != NULL)
+			return key;
 		put_key_value(&values[i], column, row);
 	}
 	if (nkeys == 1)

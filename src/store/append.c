@@ -180,6 +180,21 @@ segment_is_full(EoSegment *segment, BlockNumber nblocks, TimestampTz now)
 }
 
 /*
+ * The length of a segment, of what was appended at least.  As the append before
+ * has left it, unless the file may have been truncated since: then there is no
+ * target block any more, as whoever truncates tells all, before he lets go of
+ * his lock, and we have taken ours.
+ */
+static BlockNumber
+count_blocks(const EoSegment *segment, Relation rel)
+{
+	if (RelationGetTargetBlock(rel) != InvalidBlockNumber && segment->tail_block != InvalidBlockNumber &&
+		segment->filenode == EoRelationFileNumber(rel))
+		return segment->tail_block + 1;
+	return RelationGetNumberOfBlocks(rel);
+}
+
+/*
  * Opens the active segment and takes the append lock, moving on to the next
  * segment first if that is due and it is free.
  *
@@ -209,7 +224,7 @@ open_active_segment(EoDatabase *db, EoSegment **segment, TimestampTz now, BlockN
 		}
 		if (active == pg_atomic_read_u32(&db->active_segment))
 		{
-			*nblocks = RelationGetNumberOfBlocks(rel);
+			*nblocks = count_blocks(*segment, rel);
 			if (!segment_is_full(*segment, *nblocks, now) ||
 				pg_atomic_read_u64(&db->segments[next].first_seq) != 0)
 				return rel;

@@ -28,7 +28,7 @@
 	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 
 /* Randomness is fetched in blocks, for the system call is not cheap. */
-#define RANDOM_POOL			512
+#define RANDOM_POOL			8192
 
 /* The parsed form of eo_outbox.headers, as of headers_generation. */
 static Jsonb *setting_headers = NULL;
