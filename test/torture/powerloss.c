@@ -530,7 +530,7 @@ unlink(const char *path)
 {
 	int			fd = hold(path);
 
-	return forget_if_gone((int) syscall(SYS_unlink, path), fd);
+	return forget_if_gone((int) syscall(SYS_unlinkat, AT_FDCWD, path, 0), fd);
 }
 
 int
@@ -538,5 +538,14 @@ rename(const char *from, const char *to)
 {
 	int			fd = hold(to);
 
-	return forget_if_gone((int) syscall(SYS_rename, from, to), fd);
+	return forget_if_gone((int) syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0U), fd);
 }
+
+/* ---- the same by other names ---- */
+
+extern __typeof(open) open64 __attribute__((alias("open")));
+extern __typeof(pwrite) pwrite64 __attribute__((alias("pwrite")));
+extern __typeof(pwritev) pwritev64 __attribute__((alias("pwritev")));
+extern __typeof(ftruncate) ftruncate64 __attribute__((alias("ftruncate")));
+extern __typeof(truncate) truncate64 __attribute__((alias("truncate")));
+extern __typeof(posix_fallocate) posix_fallocate64 __attribute__((alias("posix_fallocate")));
