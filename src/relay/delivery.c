@@ -415,6 +415,7 @@ send_event(EoSubscription *sub, const EoEvent *event, EoTopic *topic)
 	problem = eo_delivery_encode(sub, event, entry->position, 0, &entry->bytes);
 	if (problem == NULL)
 	{
+		sub->sent_seq = Max(sub->sent_seq, event->seq);
 		eo_supervision_expect_answer(sub);
 		return;
 	}

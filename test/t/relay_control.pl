@@ -121,7 +121,11 @@ my $ahead = enqueue($node, 'c', 4);
 my $last = enqueue($node, 'c', 2);
 sql("ALTER SERVER stub_ahead OPTIONS (SET script 'position:$ahead;stall')");
 sql("SELECT eo.resume('ahead')");
-ok(wait_published($node, 'ahead', $ahead), 'what the broker has already is passed over');
+ok(wait_field($node, 'ahead', 'state', 'failed'), 'what the relay has not sent the broker cannot have');
+like(field($node, 'ahead', 'last_error'), qr/$ahead, which did not come from this database \(it sent none after $seq\)/, 'and that is said');
+sql("SELECT pg_terminate_backend(relay_pid) FROM eo.log_status()");
+sql("SELECT eo.resume('ahead')");
+ok(wait_published($node, 'ahead', $ahead), 'what a relay before it may have sent is passed over');
 ok(wait_field($node, 'ahead', 'in_flight', '2'), 'the rest is sent');
 is(sql("SELECT position FROM eo.position JOIN eo.subscription ON id = subscription WHERE name = 'ahead'"),
 	'10', 'positions are counted on');
@@ -140,7 +144,7 @@ is(field($node, 'ahead', 'published'), 6 + 2 + 3, 'three events were sent again'
 # The broker has what this log has never had.
 sql("ALTER SERVER stub_ahead OPTIONS (SET script 'position:9999999')");
 ok(wait_field($node, 'ahead', 'state', 'failed'), 'a broker from the future fails');
-like(field($node, 'ahead', 'last_error'), qr/9999999, which this database has never had/, 'and says why');
+like(field($node, 'ahead', 'last_error'), qr/9999999, which did not come from this database/, 'and says why');
 sql("SELECT eo.seek('ahead', $last)");
 ok(wait_field($node, 'ahead', 'state', 'streaming'), 'eo.seek() goes on anyway');
 $last = enqueue($node, 'c', 1);
@@ -203,8 +207,8 @@ $node->safe_psql('copy', 'SELECT eo.adopt()');
 ok($node->poll_query_until('copy',
 		"SELECT bool_or(state = 'streaming') FROM eo.subscriptions"), 'before eo.adopt()');
 is(server_starts($node), 1, 'the server was never restarted');
-is(log_count($node, qr/relay has started for database "postgres"/), 2,
-	'nor was the relay, but for the copy');
+is(log_count($node, qr/relay has started for database "postgres"/), 3,
+	'nor was the relay, but when it was ended and for the copy');
 
 # ---- configuration that cannot be read yet ----------------------------------------
 
