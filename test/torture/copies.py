@@ -81,8 +81,7 @@ def asynchronous_standby(directory, seed, r):
             rig.follow(standby, "t%d" % number, divergence=number)
             rig.load.begin(1, synchronous=r.choice((0.0, 0.5, 1.0)))
             a_while(r)
-            if last_seq(standby) >> EPOCH_BITS != number + 1:
-                raise Broken("the epoch is %d after promotion %d" % (last_seq(standby) >> EPOCH_BITS, number + 1))
+            wait_until("the epoch rises by one", lambda: last_seq(standby) >> EPOCH_BITS == number + 1)
         rig.check(unexpected + rig.load.pause())
         return family.totals()
 
@@ -92,6 +91,9 @@ def require_synchronous(rig):
     rig.server.query_nothing("ALTER SYSTEM SET synchronous_standby_names = '*'")
     rig.server.query_nothing("SELECT pg_reload_conf()")
     wait_until("the standby is synchronous", lambda: rig.server.query("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"))
+    time.sleep(0.5)             # until all processes know
+    here = rig.server.one("SELECT pg_current_wal_lsn()")
+    wait_until("the standby has the rest", lambda: rig.server.query("SELECT FROM pg_stat_replication WHERE flush_lsn >= %s", here))
 
 
 def synchronous(directory, seed, r, cancel):
@@ -99,7 +101,6 @@ def synchronous(directory, seed, r, cancel):
         rig = family.origin(options='{"synchronous_standbys": true}')
         standby = family.standby(rig)
         require_synchronous(rig)
-        rig.load.acknowledged = []          # those before may be gone
         a_while(r)
         hold_up_standby(standby, r)
         if cancel:
@@ -156,7 +157,7 @@ def old_primary_with_the_file(directory, seed, r):
         rig.check(unexpected)
         standby.shut_down("fast")
         old.start()
-        wait_state(old, "which this database has never had")
+        wait_state(old, "which did not come from this database")
         return family.totals()
 
 
@@ -321,6 +322,14 @@ def upgrade(directory, seed, r):
         return family.totals()
 
 
+def die_later(rig):
+    """Not before it has published what its copies do not have."""
+    unexpected = rig.load.pause()
+    rig.settle()
+    rig.server.kill_all()
+    return unexpected
+
+
 @fault("copy", alone=True)
 def started_base_backup(directory, seed, r):
     """A base backup started as it is, which nothing tells from its origin: the file is not written by both."""
@@ -328,17 +337,22 @@ def started_base_backup(directory, seed, r):
         rig = family.origin()
         a_while(r)
         clone = family.base_backup(rig, "clone")
+        origin_dies = r.choice(("not", "before", "meanwhile"))
         a_while(r)
-        origin_lives = r.random() < 0.5
-        unexpected = [] if origin_lives else rig.load.pause()
-        if not origin_lives:
-            rig.settle()
-            rig.server.kill_all()
+        unexpected = []
+        if origin_dies == "before":
+            unexpected += die_later(rig)
         clone.start()
         heir = family.heir(rig, clone)
-        wait_state(clone, "another process publishes" if origin_lives else "which this database has never had")
+        if origin_dies != "before":
+            wait_state(clone, "another process publishes")
+            unexpected += load_on(heir, r)
+        if origin_dies == "meanwhile":
+            unexpected += die_later(rig)
+        if origin_dies != "not":
+            wait_state(clone, "which did not come from this database")
         heir.use_own_file()
-        if not origin_lives:
+        if origin_dies != "not":
             clone.query_nothing("SELECT eo.resume('file')")
         unexpected += load_on(heir, r) + rig.load.pause()
         heir.check(unexpected)
