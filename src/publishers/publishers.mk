@@ -39,7 +39,7 @@ PUBLISHERS = $(PUBLISHER_KINDS:%=build/eo-publish-%)
 
 publisher_objects = $(patsubst src/%.c,build/obj/%.o,$(sort $(wildcard $(1))))
 PUBLISHER_COMMON = $(call publisher_objects,src/wire/*.c \
-	$(addprefix src/publishers/,harness.c channel.c ring.c cloudevents.c points.c))
+	$(addprefix src/publishers/,harness.c channel.c ring.c cloudevents.c points.c)) $(PUBLISHER_EXTRA)
 
 .PHONY: publishers install-publishers uninstall-publishers clean-publishers FORCE_PUBLISHER_FLAGS
 publishers: $(PUBLISHERS)
