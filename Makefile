@@ -9,7 +9,8 @@
 # EO_TEST=1 compiles the test-only switches in, and the stub publisher.
 # WERROR=no lets a compiler that is newer than this code warn.
 
-DRIVER_GOALS = test lint demo setup test-matrix bench mutants torture help
+DRIVER_GOALS = test lint demo setup test-matrix bench mutants torture help \
+	test-asan test-cassert test-valgrind analyse
 
 .DEFAULT_GOAL = all
 
@@ -105,6 +106,18 @@ mutants:
 
 torture:
 	@test/torture/run
+
+test-asan:
+	@test/run unit asan
+
+test-cassert:
+	@test/analysis/valgrind --assertions
+
+test-valgrind:
+	@test/analysis/valgrind
+
+analyse:
+	@test/analysis/clang-tidy
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^The drivers/,$$d'
