@@ -10,7 +10,7 @@
 # WERROR=no lets a compiler that is newer than this code warn.
 
 DRIVER_GOALS = test lint demo setup test-matrix bench mutants torture help \
-	test-asan test-cassert test-valgrind analyse
+	test-asan test-cassert test-valgrind coverage analyse
 
 .DEFAULT_GOAL = all
 
@@ -115,6 +115,9 @@ test-cassert:
 
 test-valgrind:
 	@test/analysis/valgrind
+
+coverage:
+	@test/analysis/coverage
 
 analyse:
 	@test/analysis/clang-tidy
