@@ -56,6 +56,7 @@ class DiskFile(File):
         """
         Goes back to the first line that is not there any more.  What was read
         of it must have been true all the same: it is looked up once more.
+        Returns how many lines were lost.
         """
         with open(self.path, "rb") as f:
             data = f.read()
@@ -69,7 +70,9 @@ class DiskFile(File):
         if self.tail.offset > len(data):
             raise Broken("%s: what was settled long ago is gone" % self.name)
         self.unchecked += [a.payload["id"] for a in self.arrivals if a.payload and "txn" in a.payload]
+        lost = len(self.arrivals) - kept
         del self.arrivals[kept:]
+        return lost
 
     def repaired(self):
         """A write that did not reach the disk may have left zeros before one that did."""
@@ -190,13 +193,22 @@ def published_unflushed(rig, r):
 
 # ---- a loss of power -------------------------------------------------------
 
-def lose_power(rig, r, fate=None):
-    rig.server.kill_all()
+def remove_empty_lock(path):
+    """PostgreSQL leaves that to its operator, who knows that nobody else is starting it."""
+    if os.path.exists(path) and os.path.getsize(path) == 0:
+        os.remove(path)
+
+
+def lose_power(rig, r):
+    """Of what may have been killed already."""
+    if rig.server.postmaster():
+        rig.server.kill_all()
     rig.target.hold()
-    lost, writes = rig.disk.lose(r, fate)
+    lost, writes = rig.disk.lose(r)
+    remove_empty_lock(os.path.join(rig.server.data, "postmaster.pid"))
     rig.counts["unsynced"] += writes
     rig.counts["undone"] += lost
-    rig.target.forget_what_was_lost()
+    rig.counts["unread"] += rig.target.forget_what_was_lost()
 
 
 def lose_power_amid_all(rig, r):
@@ -206,7 +218,7 @@ def lose_power_amid_all(rig, r):
         let_commits_wait(rig)
     time.sleep(r.uniform(0, 1))
     if r.random() < 0.7:
-        await_publication(rig.target.path)
+        kill_when_published(rig, rig.target.path)
     for left in reversed(range(times)):
         lose_power(rig, r)
         rig.disk.start(rig.server, wait=not left)

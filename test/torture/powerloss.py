@@ -65,6 +65,8 @@ class Disk:
         with open(path + ".new", "w") as f:
             f.write(WRAPPER)
         os.chmod(path + ".new", 0o755)
+        if os.path.exists(path + ".real"):      # left by a run that was killed; the build has put a new one in place
+            os.remove(path + ".real")
         os.link(path, path + ".real")
         os.rename(path + ".new", path)
         try:
