@@ -69,7 +69,8 @@ kafka_position_describe(KafkaState *state, int64_t seq, char out[KAFKA_METADATA_
 	const char *glue = ";refused=";
 	int64_t		from = seq;
 
-	qsort(state->refused, state->refused_count, sizeof(int64_t), compare_seqs);
+	if (state->refused_count > 0)
+		qsort(state->refused, state->refused_count, sizeof(int64_t), compare_seqs);
 	for (size_t i = state->refused_count; i-- > 0;)
 	{
 		if (state->refused[i] > seq)
