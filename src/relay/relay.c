@@ -248,7 +248,6 @@ start_relay(void)
 
 	eo_relay_begin(true);
 	eo_log_prepare(eo_relay.db);
-	eo_relay.start_seq = (int64) pg_atomic_read_u64(&eo_relay.db->last_seq);
 	eo_relay_record_lineage();
 	eo_relay_commit(true);
 }

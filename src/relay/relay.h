@@ -21,7 +21,6 @@ typedef struct EoRelay
 	MemoryContext scratch;		/* reset in every turn of the loop; current
 								 * outside of transactions */
 	char	   *home;			/* what subscriptions of this database have */
-	int64		start_seq;		/* the last one when this relay started */
 	struct EoSubscription *subscriptions;	/* a list, by next */
 	bool		child_ended;	/* some publisher has, as of this turn */
 	bool		fds_changed;	/* the wait event set has to be made anew */

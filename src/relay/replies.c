@@ -66,17 +66,6 @@ broker_is_behind(EoSubscription *sub, int64 last_seq)
 }
 
 /*
- * No event after this one can have reached the broker from here: not from this
- * relay, nor from one before it.  What is there is another's, though this
- * database may have given out the same numbers meanwhile.
- */
-static int64
-sent_at_most(const EoSubscription *sub)
-{
-	return Max(eo_relay.start_seq, sub->sent_seq);
-}
-
-/*
  * Finds out where to go on, from what the broker has.
  */
 static void
@@ -100,7 +89,8 @@ take_position(EoSubscription *sub, int64 last_seq)
 	if (acked->seq < acked->replay_until && last_seq >= acked->replay_until)
 		return;
 
-	if (last_seq > sent_at_most(sub) &&
+	/* What nobody here can have sent is another's, though the numbers be ours. */
+	if (last_seq > sub->sent_seq &&
 		EO_SEQ_EPOCH(last_seq) >= (int32) pg_atomic_read_u32(&db->epoch))
 	{
 		char		reason[EO_ERROR_LENGTH];
@@ -109,7 +99,7 @@ take_position(EoSubscription *sub, int64 last_seq)
 				 "the broker has events up to " INT64_FORMAT ", which did not come from this database"
 				 " (it sent none after " INT64_FORMAT "): it was restored from an older state, or another"
 				 " database publishes there; eo.seek() goes on anyway",
-				 last_seq, sent_at_most(sub));
+				 last_seq, sub->sent_seq);
 		eo_supervision_fail(sub, reason);
 	}
 	else if (last_seq > acked->seq)

@@ -36,6 +36,7 @@ eo_subscription_create(int32 id)
 	sub->stall_check = EO_NEVER;
 	sub->retries_at = EO_NEVER;
 	sub->deadline = EO_NEVER;
+	sub->sent_seq = (int64) pg_atomic_read_u64(&eo_relay.db->last_seq);
 	eo_backoff_init(&sub->backoff, FIRST_DELAY_MS, LAST_DELAY_MS);
 
 	sub->slot = eo_subscription_slot(MyDatabaseId, id, true);

@@ -150,7 +150,8 @@ typedef struct EoSubscription
 	EoLogReader *reader;
 	int64		read_seq;		/* everything up to here has been read */
 	int64		skip_through;	/* the broker has everything up to here */
-	int64		sent_seq;		/* the highest that this relay has sent */
+	int64		sent_seq;		/* the highest that can have been sent, by us
+								 * or whoever came before us */
 	bool		at_tail;		/* as of seen_ended */
 	uint64		seen_ended;
 	int64		stall_check;	/* look again then; EO_NEVER: no stall */
