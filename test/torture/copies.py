@@ -91,7 +91,7 @@ def require_synchronous(rig):
     rig.server.query_nothing("ALTER SYSTEM SET synchronous_standby_names = '*'")
     rig.server.query_nothing("SELECT pg_reload_conf()")
     wait_until("the standby is synchronous", lambda: rig.server.query("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"))
-    time.sleep(0.5)             # until all processes know
+    time.sleep(0.5)             # lasts: until all processes know it
     here = rig.server.one("SELECT pg_current_wal_lsn()")
     wait_until("the standby has the rest", lambda: rig.server.query("SELECT FROM pg_stat_replication WHERE flush_lsn >= %s", here))
 
