@@ -4,6 +4,8 @@
 #   make install             install into it
 #   make test                everything: see test/run
 #   make demo                see events leave: see test/demo/run
+#   make bench               measure: see test/bench/run
+#   make torture             try to break the promises: see test/torture/run
 #
 # PG_CONFIG=/path/to/pg_config chooses the PostgreSQL.
 # EO_TEST=1 compiles the test-only switches in, and the stub publisher.

@@ -387,12 +387,8 @@ handle_interrupts(void)
 	got_sigchld = false;
 }
 
-/*
- * To be called where an error was caught: reports it and returns its message,
- * or ends the process if it is what is left of DROP EXTENSION.
- */
-static char *
-recover(void)
+ErrorData *
+eo_relay_take_error(void)
 {
 	ErrorData  *error;
 
@@ -404,6 +400,18 @@ recover(void)
 	FlushErrorState();
 	RESUME_INTERRUPTS();
 	MemoryContextSwitchTo(eo_relay.scratch);
+	return error;
+}
+
+/*
+ * To be called where an error was caught: reports it and returns its message,
+ * or ends the process if it is what is left of DROP EXTENSION.
+ */
+static char *
+recover(void)
+{
+	ErrorData  *error = eo_relay_take_error();
+
 	check_extension();
 	return error->message;
 }

@@ -36,6 +36,12 @@ extern EoRelay eo_relay;
 extern void eo_relay_set_options(const char *application_name);
 
 /*
+ * To be called where a worker has caught an error: reports it, ends the
+ * transaction and returns a copy, in scratch memory.
+ */
+extern ErrorData *eo_relay_take_error(void);
+
+/*
  * Writes the epoch in force down, to be on disk when the caller's transaction
  * has committed.  With SPI connected or not.
  */

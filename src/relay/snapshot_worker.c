@@ -403,16 +403,7 @@ describe(const ErrorData *error)
 static int
 recover(void)
 {
-	ErrorData  *error;
-
-	MemoryContextSwitchTo(eo_relay.scratch);
-	error = CopyErrorData();
-	HOLD_INTERRUPTS();
-	EmitErrorReport();
-	AbortOutOfAnyTransaction();
-	FlushErrorState();
-	RESUME_INTERRUPTS();
-	MemoryContextSwitchTo(eo_relay.scratch);
+	ErrorData  *error = eo_relay_take_error();
 
 	/* The relay may wait for the end of what was appended. */
 	eo_relay_wake(eo_relay.db);
