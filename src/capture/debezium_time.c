@@ -135,11 +135,12 @@ void
 eo_debezium_interval(JsonbValue *out, Interval *interval)
 {
 	double		days = interval->month * DAYS_PER_MONTH_AVERAGE + interval->day;
-	int64		minutes = interval->time / USECS_PER_MINUTE;
+	int64		hours = interval->time / USECS_PER_HOUR;
+	int64		minutes = interval->time % USECS_PER_HOUR / USECS_PER_MINUTE;
 	double		seconds = (interval->time % USECS_PER_MINUTE) / 1000000.0;
 	double		micros;
 
-	seconds += ((days * 24 + minutes / 60) * 60 + minutes % 60) * 60;
+	seconds += ((days * 24 + hours) * 60 + minutes) * 60;
 	micros = floor(seconds * 1e6 + 0.5);
 	if (micros >= -(double) PG_INT64_MIN)
 		eo_debezium_integer(out, PG_INT64_MAX);

@@ -270,7 +270,7 @@ put_jsonb(JsonbValue *out, Jsonb *jsonb)
 	JsonbParseState *state = NULL;
 	JsonbIteratorToken token;
 	JsonbValue	value;
-	JsonbValue *tree = NULL;
+	JsonbValue *tree;
 
 	if (JB_ROOT_IS_SCALAR(jsonb))
 	{
@@ -278,12 +278,14 @@ put_jsonb(JsonbValue *out, Jsonb *jsonb)
 		(void) JsonbIteratorNext(&it, out, true);
 		return;
 	}
-	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+	token = JsonbIteratorNext(&it, &value, false);
+	do
 	{
 		bool		leaf = token == WJB_KEY || token == WJB_VALUE || token == WJB_ELEM;
 
 		tree = pushJsonbValue(&state, token, leaf ? &value : NULL);
-	}
+		token = JsonbIteratorNext(&it, &value, false);
+	} while (token != WJB_DONE);
 	*out = *tree;
 }
 
