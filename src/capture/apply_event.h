@@ -7,6 +7,7 @@
 #define EO_CAPTURE_APPLY_EVENT_H
 
 #include "capture/spec.h"
+#include "compat.h"
 #include "utils/jsonb.h"
 
 typedef struct EoChange
@@ -28,8 +29,7 @@ extern void eo_change_read(EoChange *change, Jsonb *event);
  * The ERROR for a payload without a column of the key, which tells what the
  * event may be instead.
  */
-extern void eo_change_refuse_keyless(const EoChange *change, const char *column)
-			pg_attribute_noreturn();
+EO_NORETURN extern void eo_change_refuse_keyless(const EoChange *change, const char *column);
 
 /* An ERROR if the payload, whose key is an object, is that of a delta. */
 extern void eo_change_refuse_delta(const EoChange *change);
