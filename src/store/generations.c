@@ -62,22 +62,24 @@ enum
 	COL_FAMILY = 1, COL_CLASS, COL_CURRENT, COL_SWITCHED_AT	/* see EoGenerationState */
 };
 
-static const char *const names[EO_FAMILIES][EO_CLASSES][EO_GENERATIONS] = {
-	{
-		{"inbox_day_0", "inbox_day_1"},
-		{"inbox_week_0", "inbox_week_1"},
-		{"inbox_long_0", "inbox_long_1"}
-	},
-	{
-		{"idempotency_day_0", "idempotency_day_1"},
-		{"idempotency_week_0", "idempotency_week_1"},
-		{"idempotency_long_0", "idempotency_long_1"}
-	}
+/* By family, class and generation: see table_number() */
+static const char *const names[] = {
+	"inbox_day_0", "inbox_day_1",
+	"inbox_week_0", "inbox_week_1",
+	"inbox_long_0", "inbox_long_1",
+	"idempotency_day_0", "idempotency_day_1",
+	"idempotency_week_0", "idempotency_week_1",
+	"idempotency_long_0", "idempotency_long_1"
 };
+
+#define TABLES				lengthof(names)
+
+StaticAssertDecl(TABLES == EO_FAMILIES * EO_CLASSES * EO_GENERATIONS,
+				 "each generation has a table");
 
 static const char *const owner_tables[EO_FAMILIES] = {"consumer", "idempotency_scope"};
 
-static Oid	cached[EO_FAMILIES][EO_CLASSES][EO_GENERATIONS];
+static Oid	cached[TABLES];
 static Oid	cached_position;	/* eo.received_position */
 static bool cache_valid = false;
 
@@ -102,6 +104,12 @@ static Turn turns[EO_FAMILIES][EO_CLASSES];
  *----------
  */
 
+static int
+table_number(EoFamily family, int class, int generation)
+{
+	return (family * EO_CLASSES + class) * EO_GENERATIONS + generation;
+}
+
 static void
 forget(Datum arg, Oid relid)
 {
@@ -109,9 +117,9 @@ forget(Datum arg, Oid relid)
 		return;
 	if (relid == InvalidOid || relid == cached_position)
 		cache_valid = false;
-	for (int i = 0; i < EO_FAMILIES * EO_CLASSES * EO_GENERATIONS; i++)
+	for (int i = 0; i < TABLES; i++)
 	{
-		if ((&cached[0][0][0])[i] == relid)
+		if (cached[i] == relid)
 			cache_valid = false;
 	}
 }
@@ -130,15 +138,15 @@ static void
 fill_cache(void)
 {
 	static bool registered = false;
-	Oid			found[EO_FAMILIES][EO_CLASSES][EO_GENERATIONS];
+	Oid			found[TABLES];
 
 	if (!registered)
 	{
 		CacheRegisterRelcacheCallback(forget, (Datum) 0);
 		registered = true;
 	}
-	for (int i = 0; i < EO_FAMILIES * EO_CLASSES * EO_GENERATIONS; i++)
-		(&found[0][0][0])[i] = find_table((&names[0][0][0])[i]);
+	for (int i = 0; i < TABLES; i++)
+		found[i] = find_table(names[i]);
 	cached_position = find_table("received_position");
 	memcpy(cached, found, sizeof(cached));
 	cache_valid = true;
@@ -149,7 +157,7 @@ eo_generation_relid(EoFamily family, int class, int generation)
 {
 	if (!cache_valid)
 		fill_cache();
-	return cached[family][class][generation];
+	return cached[table_number(family, class, generation)];
 }
 
 Oid
@@ -163,7 +171,7 @@ eo_received_position_relid(void)
 const char *
 eo_generation_name(EoFamily family, int class, int generation)
 {
-	return names[family][class][generation];
+	return names[table_number(family, class, generation)];
 }
 
 /*----------
@@ -339,7 +347,7 @@ blocked(EoFamily family, int class, int generation, TimestampTz now, int64 patie
 		turn->told = true;
 		ereport(LOG,
 				(errmsg("eo_outbox cannot empty table \"eo.%s\" yet",
-						names[family][class][generation]),
+						eo_generation_name(family, class, generation)),
 				 errdetail("A transaction has it locked."),
 				 errhint("See pg_locks; until that transaction ends, ids are recognised for longer and take more space.")));
 	}
@@ -368,7 +376,7 @@ static TimestampTz
 truncate_generation(EoDatabase *db, EoFamily family, int class, int generation)
 {
 	Turn	   *turn = &turns[family][class];
-	const char *name = names[family][class][generation];
+	const char *name = eo_generation_name(family, class, generation);
 	Oid			relid = eo_generation_relid(family, class, generation);
 	TimestampTz now = GetCurrentTimestamp();
 	char		command[64];
@@ -492,6 +500,6 @@ eo_generations_turned(EoDatabase *db, EoFamily family, int class)
 	set_state(db, family, class, turn->current, turn->switched_at);
 	LWLockRelease(eo_shared->lock);
 	ereport(DEBUG1,
-			(errmsg_internal("eo_outbox fills table \"eo.%s\"%s", names[family][class][turn->current],
+			(errmsg_internal("eo_outbox fills table \"eo.%s\"%s", eo_generation_name(family, class, turn->current),
 							 turn->switched_at == DT_NOEND ? " from now on" : " alone")));
 }
