@@ -212,7 +212,7 @@ eo_publisher_start(EoPublisherProcess *process, const char *kind,
 				   MemoryContext context)
 {
 	ChildPlan	plan;
-	int			fds[4];
+	int			fds[4] = {-1, -1, -1, -1};
 	char	   *problem;
 	int			failure;
 
