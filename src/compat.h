@@ -110,4 +110,21 @@
 #define EO_NORETURN	pg_attribute_noreturn()
 #endif
 
+/* 18 has generated columns that are computed when they are read */
+#if PG_VERSION_NUM >= 180000
+#define EoIsVirtual(attribute)	((attribute)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#define EoExpandVirtual(node, rel, varno)	expand_generated_columns_in_expr(node, rel, varno)
+#else
+#define EoIsVirtual(attribute)	((void) (attribute), false)
+#define EoExpandVirtual(node, rel, varno)	((void) (rel), (node))
+#endif
+
+/* 18 has NOT NULL constraints that rows from before need not fulfil */
+#if PG_VERSION_NUM >= 180000
+#define EoIsNotNull(desc, attnum) \
+	(TupleDescCompactAttr(desc, (attnum) - 1)->attnullability == ATTNULLABLE_VALID)
+#else
+#define EoIsNotNull(desc, attnum)	(TupleDescAttr(desc, (attnum) - 1)->attnotnull)
+#endif
+
 #endif							/* EO_COMPAT_H */

@@ -16,6 +16,7 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -128,7 +129,7 @@ is_key(Relation rel, Relation index)
 	{
 		AttrNumber	attnum = form->indkey.values[i];
 
-		if (attnum <= 0 || !TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attnotnull)
+		if (attnum <= 0 || !EoIsNotNull(RelationGetDescr(rel), attnum))
 			return false;
 	}
 	return true;
@@ -140,6 +141,7 @@ choose_key(Relation rel)
 {
 	List	   *indexes = RelationGetIndexList(rel);
 	Oid			chosen = InvalidOid;
+	bool		without_overlaps = false;
 	int			rank = 0;
 	ListCell   *lc;
 
@@ -154,6 +156,7 @@ choose_key(Relation rel)
 			chosen = lfirst_oid(lc);
 			rank = merit;
 		}
+		without_overlaps |= index->rd_index->indisunique && index->rd_index->indisexclusion;
 		index_close(index, AccessShareLock);
 	}
 	list_free(indexes);
@@ -161,6 +164,7 @@ choose_key(Relation rel)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" has no key", RelationGetRelationName(rel)),
+				 without_overlaps ? errdetail("A key WITHOUT OVERLAPS is not one to find rows by.") : 0,
 				 errhint("Add a primary key, or a unique index on columns that are not null.")));
 	return chosen;
 }

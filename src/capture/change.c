@@ -190,6 +190,11 @@ eo_capture_change(EoShape *shape, EoCaptureOp op, TupleTableSlot *before,
 	int			nestlevel = eo_output_is_plain() ? 0 : eo_output_pin(0);
 
 	error_context_stack = &callback;
+	if (shape->virtual != NULL)
+	{
+		before = before ? eo_virtual_fill(shape->virtual, before) : NULL;
+		after = after ? eo_virtual_fill(shape->virtual, after) : NULL;
+	}
 	if (shape->debezium != NULL)
 		eo_debezium_change(shape->debezium, debezium_ops[op], before, after, emit_record, &change);
 	else

@@ -14,9 +14,11 @@
 #include "capture/spec.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
+#include "compat.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
 #include "rewrite/prs2lock.h"
+#include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
 #include "store/catalog.h"
 #include "utils/memutils.h"
@@ -50,7 +52,7 @@ eo_capture_insert_trigger(Relation rel, const char *topic)
 }
 
 EoFilter *
-eo_filter_begin(const Trigger *trigger)
+eo_filter_begin(Relation rel, const Trigger *trigger)
 {
 	EoFilter   *filter = palloc0(sizeof(EoFilter));
 	MemoryContext old;
@@ -61,6 +63,7 @@ eo_filter_begin(const Trigger *trigger)
 	filter->estate = CreateExecutorState();
 	old = MemoryContextSwitchTo(filter->estate->es_query_cxt);
 	condition = stringToNode(trigger->tgqual);
+	condition = EoExpandVirtual(condition, rel, PRS2_NEW_VARNO);
 	ChangeVarNodes(condition, PRS2_NEW_VARNO, INNER_VAR, 0);
 	filter->condition = ExecPrepareQual(make_ands_implicit((Expr *) condition), filter->estate);
 	MemoryContextSwitchTo(old);

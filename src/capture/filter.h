@@ -19,7 +19,7 @@ extern Trigger *eo_capture_insert_trigger(Relation rel, const char *topic);
 typedef struct EoFilter EoFilter;
 
 /* Of a trigger, in the current memory context; to be freed. */
-extern EoFilter *eo_filter_begin(const Trigger *trigger);
+extern EoFilter *eo_filter_begin(Relation rel, const Trigger *trigger);
 extern bool eo_filter_pass(EoFilter *filter, TupleTableSlot *row);
 extern void eo_filter_end(EoFilter *filter);
 

@@ -16,6 +16,7 @@
 #include "catalog/partition.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
+#include "compat.h"
 #include "txn/produce.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -119,7 +120,7 @@ is_row_key(Relation rel, Form_pg_index index, HeapTuple tuple)
 	{
 		AttrNumber	attnum = index->indkey.values[i];
 
-		if (attnum <= 0 || !TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attnotnull)
+		if (attnum <= 0 || !EoIsNotNull(RelationGetDescr(rel), attnum))
 			return false;
 	}
 	return true;
@@ -198,6 +199,21 @@ find_key(Relation rel, const EoCaptureSpec *spec, AttrNumber *keys)
 				 errdetail("It has no primary key and no unique index of columns that are not null."),
 				 errhint("Add a primary key, or name the columns that tell its rows apart: eo.capture(..., key_columns => '{...}').")));
 	return nkeys;
+}
+
+/* Those whose values are told, should they have to be computed. */
+static Bitmapset *
+computed_columns(const EoShape *shape)
+{
+	Bitmapset  *columns = NULL;
+
+	if (shape->spec.format != EO_FORMAT_DEBEZIUM)
+		return shape->columns;
+
+	/* which leaves generated columns out, unless they are of the key */
+	for (int i = 0; i < shape->nkeys; i++)
+		columns = bms_add_member(columns, shape->keys[i]);
+	return columns;
 }
 
 /*----------
@@ -357,6 +373,7 @@ fill_shape(EoShape *shape, Relation rel)
 	shape->nkeys = find_key(rel, spec, shape->keys);
 	shape->exchanges = has_deferrable_key(rel);
 	shape->columns = captured_columns(rel, spec, shape->nkeys, shape->keys);
+	shape->virtual = eo_virtual_make(rel, shape->desc, computed_columns(shape));
 	shape->encoder = eo_row_encoder(shape->desc, shape->columns);
 	if (spec->format == EO_FORMAT_DEBEZIUM)
 		shape->debezium = debezium_encoder(shape, topic);

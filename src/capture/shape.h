@@ -10,6 +10,7 @@
 #include "capture/debezium.h"
 #include "capture/row_json.h"
 #include "capture/spec.h"
+#include "capture/virtual.h"
 #include "utils/relcache.h"
 
 typedef struct EoShape
@@ -28,6 +29,7 @@ typedef struct EoShape
 	int			nkeys;
 	AttrNumber	keys[INDEX_MAX_KEYS];
 	bool		exchanges;		/* rows may exchange their keys within a command */
+	EoVirtual  *virtual;		/* NULL: no captured column is virtual */
 	EoRowEncoder *encoder;
 	EoDebezium *debezium;		/* NULL in other formats */
 } EoShape;

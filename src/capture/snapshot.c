@@ -380,7 +380,7 @@ open_reader(EoDatabase *db, EoSnapshotChunk *chunk, Trigger *capture)
 	reader->chunk = chunk;
 	reader->owner = chunk->rel->rd_rel->relowner;
 	become_owner(reader->owner, &scope);
-	reader->filter = eo_filter_begin(capture);
+	reader->filter = eo_filter_begin(chunk->rel, capture);
 	leave_owner(&scope);
 	reader->shape = eo_shape(chunk->rel, capture);
 	reader->slot = MakeSingleTupleTableSlot(reader->shape->desc, &TTSOpsHeapTuple);

@@ -191,7 +191,7 @@ delete_all_rows(Relation rel, EoShape *shape)
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	EoFilter   *filter = eo_filter_begin(eo_capture_insert_trigger(rel, shape->spec.topic));
+	EoFilter   *filter = eo_filter_begin(rel, eo_capture_insert_trigger(rel, shape->spec.topic));
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
