@@ -36,6 +36,7 @@
 #include "storage/proc.h"
 #include "storage/sinval.h"
 #include "tcop/tcopprot.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -387,6 +388,10 @@ start_launcher(void)
 	pqsignal(SIGINT, SIG_IGN);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	/* There is one from 17 on; it would end the process. */
+	if (GetConfigOption("transaction_timeout", true, false) != NULL)
+		SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	pgstat_report_appname("eo_outbox launcher");
 	pgstat_report_activity(STATE_IDLE, NULL);
 
