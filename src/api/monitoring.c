@@ -135,6 +135,8 @@ eo_outbox_segment_status(PG_FUNCTION_ARGS)
 	EoDatabase *db = eo_my_database();
 	bool		ready = pg_atomic_read_u32(&db->log_ready) != 0;
 
+	/* What is read before it is complete is not told. */
+	pg_read_barrier();
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < EO_SEGMENTS; i++)
 	{
@@ -148,9 +150,9 @@ eo_outbox_segment_status(PG_FUNCTION_ARGS)
 		nulls[1] = !ready;
 		values[2] = Int64GetDatum(first_seq);
 		values[3] = Int64GetDatum((int64) pg_atomic_read_u64(&segment->last_seq));
-		nulls[2] = nulls[3] = first_seq == 0;
+		nulls[2] = nulls[3] = !ready || first_seq == 0;
 		set_timestamp(&values[4], &nulls[4], (TimestampTz) pg_atomic_read_u64(&segment->last_append));
-		nulls[4] |= first_seq == 0;
+		nulls[4] |= nulls[2];
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

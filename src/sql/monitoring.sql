@@ -137,7 +137,7 @@ COMMENT ON VIEW eo.subscriptions IS 'each subscription: its state, place, lag an
 
 CREATE VIEW eo.segments AS
 SELECT segment,
-	CASE WHEN active THEN 'active' WHEN first_seq IS NULL THEN 'free' ELSE 'full' END AS state,
+	CASE WHEN active IS NULL THEN 'unknown' WHEN active THEN 'active' WHEN first_seq IS NULL THEN 'free' ELSE 'full' END AS state,
 	first_seq, last_seq, last_append,
 	pg_catalog.pg_relation_size(pg_catalog.format('eo.log_%s', segment)::pg_catalog.regclass) AS bytes
 FROM eo.segment_status();

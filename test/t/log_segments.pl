@@ -108,6 +108,8 @@ my ($ret, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSELECT
 like($err, qr/ERROR:  22023: the log no longer holds the events after seq 1/, 'a place that is gone');
 like($err, qr/HINT:  Use \d+ or more/, 'says where to start');
 $node->restart;
+$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM eo.segments WHERE state = 'unknown'")
+  or die 'the log is not read';
 is(segments('full'), $full, 'also after a restart');
 value($node, "SELECT eo.unsubscribe('replay')");
 set('eo_outbox.retention', '0');
