@@ -12,6 +12,10 @@ endif
 
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 UNIT_CFLAGS = -std=gnu99 -O1 -g $(PUBLISHER_WARNINGS) $(SANITIZE) -Isrc -Itest/unit -MMD -MP
+# Branches are counted only in code that was built alike.
+ifneq ($(findstring --coverage,$(PUBLISHER_CC)),)
+UNIT_CFLAGS = $(PUBLISHER_CFLAGS) -Itest/unit
+endif
 unit_objects = $(patsubst %.c,build/unit/obj/%.o,$(sort $(wildcard $(1))))
 
 UNIT_PROGRAMS = build/unit/wire_test build/unit/cloudevents_test build/unit/backoff_test
