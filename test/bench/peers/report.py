@@ -1,0 +1,206 @@
+"""
+report
+
+The section of test/bench/RESULTS.md that sets peers side by side.
+"""
+import os
+import statistics
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "..", "lib"))
+
+from lab import KEYS, PARTITIONS, PAYLOAD, SETTINGS  # noqa: E402
+from machine import machine, version  # noqa: E402
+from measures import CONDITIONS  # noqa: E402
+from wins import reason  # noqa: E402
+
+HEADING = "## Against peers"
+OURS = "eo_"
+CLOSE = 1.05            # a win by less is none
+
+
+class Column:
+    """Metrics of one measure that share a column; the better value is +1 greater, -1 smaller."""
+
+    def __init__(self, heading, metrics, better=0, form="%.4g"):
+        self.heading = heading
+        self.metrics = metrics
+        self.better = better
+        self.form = form
+
+
+class Table:
+    def __init__(self, measure, title, columns, parts=False):
+        self.measure = measure
+        self.title = title
+        self.columns = columns
+        self.parts = parts
+
+
+TABLES = (
+    Table("cost", "What one event adds to a transaction that inserts a row (one client,"
+                  " synchronous_commit = off, relay stopped)", (
+        Column("time, us", ("commit_us",), -1, "%.1f"),
+        Column("the server's processors, us", ("commit_cpu_us",), -1, "%.1f"),
+        Column("WAL, bytes", ("commit_wal",), -1, "%.0f"))),
+    Table("throughput", "Events/s into Kafka while ten clients commit one each as fast as they can", (
+        Column("into Kafka", ("throughput",), +1, "%.0f"),
+        Column("committed meanwhile", ("written",), 0, "%.0f"))),
+    Table("latency", "From the commit to the receipt by a consumer of Kafka: p50 / p99 / p99.9, ms", tuple(
+        Column("%d/s" % rate, tuple("%s_%d" % (p, rate) for p in ("p50", "p99", "p999")), -1, "%.1f")
+        for rate in (100, 1000, 5000)) + (
+        Column("5000/s came to", ("came_to_5000",), 0, "%.0f"),)),
+    Table("drain", "A backlog to Kafka, from the start of the relay", (
+        Column("events/s", ("drain",), +1, "%.0f"),
+        Column("first after, s", ("first_s",), -1, "%.2f"),
+        Column("relay's processor, s per million", ("relay_cpu",), 0, "%.1f"),
+        Column("server's", ("server_cpu",), 0, "%.1f"),
+        Column("both", ("total_cpu",), -1, "%.1f"),
+        Column("WAL of the relay's work, bytes an event", ("relay_wal",), -1, "%.0f"),
+        Column("disk before, MB", ("disk_before",), -1, "%.0f"),
+        Column("disk after, MB", ("disk",), -1, "%.0f"),
+        Column("drained of", ("drained", "backlog"), 0, "%.0f"))),
+    Table("down", "Kafka stopped, 1,000 transactions/s", (
+        Column("commits' p99 before, ms", ("healthy_p99",), 0, "%.2f"),
+        Column("with Kafka stopped, ms", ("down_p99",), -1, "%.2f"),
+        Column("all there after its return, s", ("down_resume_s",), -1, "%.1f"),
+        Column("lost", ("down_lost",), -1, "%.0f"),
+        Column("duplicates", ("down_duplicates",), -1, "%.0f"),
+        Column("out of the key's order", ("down_disordered",), -1, "%.0f"))),
+    Table("kill", "kill -9 at 500 transactions/s", (
+        Column("first event committed afterwards, s", ("resume_s",), -1, "%.2f"),
+        Column("longest from commit to receipt, ms", ("worst_ms",), -1, "%.0f"),
+        Column("lost", ("lost",), -1, "%.0f"),
+        Column("duplicates", ("duplicates",), -1, "%.0f"),
+        Column("out of the key's order", ("disordered",), -1, "%.0f"),
+        Column("statements that failed", ("failed",), -1, "%.0f")), parts=True),
+)
+
+
+def conditions(scale, arguments):
+    """What holds for all measurements of a run, as lines."""
+    return {
+        "machine": machine(),
+        "PostgreSQL": version("postgres", "--version").split(") ", 1)[-1],
+        "settings": ", ".join("%s = %s" % item for item in SETTINGS.items() if item[1]),
+        "Kafka": "one broker on the same machine, %d partitions, acks=all, idempotent producers"
+                 % PARTITIONS,
+        "events": "%d bytes of JSON, %d keys; %s" % (PAYLOAD, KEYS, CONDITIONS),
+        "rounds": "%d, medians (least-greatest)" % arguments.rounds,
+        "times": "%d s of load after %d s to warm up; a backlog of %d, %d s at most to go in and %d s to"
+                 " go out, then what was reached counts" % (
+                     scale.seconds, scale.warm, scale.backlog, scale.limit, scale.limit),
+        "idle": "a transaction with an id and a snapshot, open in the same database from before the"
+                " first event on",
+        "disk": "growth of the database, and WAL that a slot keeps, %d s after the last event" % scale.settle,
+        "quick": "QUICK=1: too little to compare anything by" if arguments.quick else "",
+    }
+
+
+class Report:
+    def __init__(self, data, peers):
+        self.data = data
+        self.peers = [peer for peer in peers
+                      if any(key.split("/")[0] == peer.name for key in (*data["taken"], *data["failed"]))]
+        self.all_peers = peers
+
+    def values(self, peer, measure, idle, metric):
+        taken = self.data["taken"].get("/".join([peer.name, measure] + ["idle"] * idle), [])
+        if metric == "total_cpu":
+            return [one["relay_cpu"] + one["server_cpu"] for one in taken]
+        return [one[metric] for one in taken if one.get(metric) is not None]
+
+    def cell(self, column, values_of):
+        """Medians, with least and greatest where there is one metric and more than one round."""
+        parts = []
+        for metric in column.metrics:
+            values = values_of(metric)
+            text = column.form % statistics.median(values) if values else "-"
+            if len(values) > 1 and len(column.metrics) == 1 and min(values) != max(values):
+                text += " (%s-%s)" % (column.form % min(values), column.form % max(values))
+            parts.append(text)
+        return " / ".join(parts)
+
+    def lines_of(self, table):
+        """[(label, peer, idle, suffix of the metrics)]"""
+        lines = []
+        for idle in (False, True):
+            for peer in self.peers:
+                if idle and not self.data["taken"].get("%s/%s/idle" % (peer.name, table.measure)) and \
+                        "%s/%s/idle" % (peer.name, table.measure) not in self.data["failed"]:
+                    continue
+                for part in peer.parts if table.parts else ("",):
+                    label = peer.title + (": " + part if part else "") + (", idle transaction" if idle else "")
+                    lines.append((label, peer, idle, "_" + part if part else ""))
+        return lines
+
+    def table(self, table):
+        lines = ["", "### %s" % table.title, "",
+                 "| | %s |" % " | ".join(column.heading for column in table.columns),
+                 "|---|%s" % ("---|" * len(table.columns))]
+        for label, peer, idle, suffix in self.lines_of(table):
+            key = "/".join([peer.name, table.measure] + ["idle"] * idle)
+            if key in self.data["failed"]:
+                lines.append("| %s | failed: %s |%s" % (label, self.data["failed"][key].replace("|", "/"),
+                                                        " |" * (len(table.columns) - 1)))
+            elif key in self.data["taken"]:
+                lines.append("| %s | %s |" % (label, " | ".join(
+                    self.cell(column, lambda metric: self.values(peer, table.measure, idle, metric + suffix))
+                    for column in table.columns)))
+        return lines + self.wins(table)
+
+    def wins(self, table):
+        """Where a peer is better than the better of ours, and why."""
+        found = []
+        for idle in (False, True):
+            for column in table.columns:
+                for metric in column.metrics if column.better else ():
+                    found += self.win(table, column, metric, idle)
+        return ["", "Where a peer is better:", "", *found] if found else []
+
+    def win(self, table, column, metric, idle):
+        entries = []
+        for _, peer, its_idle, suffix in self.lines_of(table):
+            values = self.values(peer, table.measure, idle, metric + suffix)
+            if its_idle == idle and values:
+                entries.append((statistics.median(values), peer, suffix))
+        ours = [value for value, peer, _ in entries if peer.name.startswith(OURS)]
+        others = [entry for entry in entries if not entry[1].name.startswith(OURS)]
+        if not ours or not others:
+            return []
+        pick = max if column.better > 0 else min
+        best = pick(ours)
+        value, peer, suffix = pick(others, key=lambda entry: entry[0])
+        if not (value > best * CLOSE if column.better > 0 else value * CLOSE < best):
+            return []
+        what = column.heading if len(column.metrics) == 1 else "%s at %s" % (
+            metric.split("_")[0].replace("p999", "p99.9"), column.heading)
+        return ["- **%s%s**: %s%s has %s, ours %s. %s" % (
+            what, ", idle transaction" if idle else "", peer.title,
+            ", " + suffix[1:] if suffix else "", column.form % value, column.form % best,
+            reason(metric, peer.name))]
+
+    def text(self):
+        lines = [HEADING, ""]
+        lines += ["- %s: %s" % item for item in self.data["conditions"].items() if item[1]]
+        lines += ["- repeat: `make bench-peers RESULTS=1`; all that is behind a figure is in"
+                  " `test/bench/peers`", "", "| peer | versions | set up | to know |", "|---|---|---|---|"]
+        for peer in self.all_peers:
+            if peer in self.peers:
+                lines.append("| %s | %s | %s | %s |" % (
+                    peer.title, self.data["versions"].get(peer.name, "-"), peer.choices, peer.caveat))
+            elif peer.name in self.data["missing"]:
+                lines.append("| %s | not measured: %s | | |" % (peer.title, self.data["missing"][peer.name]))
+        for table in TABLES:
+            if any(key.split("/")[1] == table.measure for key in (*self.data["taken"], *self.data["failed"])):
+                lines += self.table(table)
+        return "\n".join(lines) + "\n"
+
+    def write(self, path, out):
+        """Writes to `out` what is in `path`, with this section instead of the one there."""
+        with open(path) as f:
+            before, _, after = f.read().partition("\n" + HEADING + "\n")
+        rest = after.partition("\n## ")
+        with open(out, "w") as f:
+            f.write(before.rstrip("\n") + "\n\n" + self.text() + ("\n## " + rest[2] if rest[1] else ""))
