@@ -5,13 +5,14 @@
 #   make test                everything: see test/run
 #   make demo                see events leave: see test/demo/run
 #   make bench               measure: see test/bench/run
+#   make bench-peers         measure against others: see test/bench/peers/run
 #   make torture             try to break the promises: see test/torture/run
 #
 # PG_CONFIG=/path/to/pg_config chooses the PostgreSQL.
 # EO_TEST=1 compiles the test-only switches in, and the stub publisher.
 # WERROR=no lets a compiler that is newer than this code warn.
 
-DRIVER_GOALS = test lint demo setup test-matrix bench mutants torture help \
+DRIVER_GOALS = test lint demo setup test-matrix bench bench-peers mutants torture help \
 	test-asan test-cassert test-valgrind coverage analyse
 
 .DEFAULT_GOAL = all
@@ -102,6 +103,9 @@ test-matrix:
 
 bench:
 	@test/bench/run
+
+bench-peers:
+	@test/bench/peers/run
 
 mutants:
 	@test/mutants

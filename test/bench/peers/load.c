@@ -80,6 +80,14 @@ sleep_until(int64_t us)
 	clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &ts, NULL);
 }
 
+/* Servers that go away say so at length. */
+static void
+ignore_notice(void *arg, const char *message)
+{
+	(void) arg;
+	(void) message;
+}
+
 /* Connects until it succeeds, or the time is over. */
 static PGconn *
 open_connection(int64_t until)
@@ -89,6 +97,7 @@ open_connection(int64_t until)
 		PGconn	   *conn = PQconnectdb("");
 		PGresult   *result = NULL;
 
+		PQsetNoticeProcessor(conn, ignore_notice, NULL);
 		if (PQstatus(conn) == CONNECTION_OK)
 		{
 			result = PQprepare(conn, "write", statement, 0, NULL);
@@ -124,7 +133,9 @@ write_event(PGconn *conn, int64_t id)
 		parameters[i] = values[i] == 't' ? topic : values[i] == 'k' ? key : payload;
 	result = PQexecPrepared(conn, "write", (int) strlen(values), parameters, NULL, NULL, 0);
 	done = PQresultStatus(result) == PGRES_TUPLES_OK || PQresultStatus(result) == PGRES_COMMAND_OK;
-	if (!done && PQstatus(conn) == CONNECTION_OK)
+	/* Whatever is not a server that goes away is worth a word. */
+	if (!done && PQresultErrorField(result, PG_DIAG_SQLSTATE) != NULL &&
+		strncmp(PQresultErrorField(result, PG_DIAG_SQLSTATE), "57", 2) != 0)
 		fprintf(stderr, "load: %s", PQerrorMessage(conn));
 	PQclear(result);
 	return done;

@@ -138,18 +138,37 @@ def arrived(lab, load, seconds, quiet):
     return lab.consumer.account()
 
 
+class Spent:
+    """Processor time of the server and the relay together, and WAL, from now on."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.cpu, self.wal = self.now()
+
+    def now(self):
+        return (self.lab.processor_of_server() + self.lab.processor_of_relay(),
+                self.lab.server.wal_position())
+
+    def since(self):
+        cpu, wal = self.now()
+        return cpu - self.cpu, wal - self.wal
+
+
 def one_rate(rig, peer, scale, idle, rate):
     with rig.lab(peer, idle) as lab:
         lab.consume(PROBES + rate * (scale.seconds + scale.warm))
         lab.start()
         lab.live(LIVE_SECONDS)
+        spent = Spent(lab)
         load = lab.load(rate, scale.seconds + scale.warm).finish()
         arrived(lab, load, scale.limit, scale.quiet)
         lab.relay.check()
+        cpu, wal = spent.since()
         times = latencies(load, lab.consumer.close(), rate * scale.warm)
     p50, p99, p999 = percentiles(times) if times else (None, None, None)
     return {"p50_%d" % rate: p50, "p99_%d" % rate: p99, "p999_%d" % rate: p999,
-            "came_to_%d" % rate: load.rate}
+            "came_to_%d" % rate: load.rate, "cpu_%d" % rate: cpu * 1e6 / load.committed,
+            "wal_%d" % rate: wal / load.committed}
 
 
 @measure(idle=True)
@@ -222,8 +241,8 @@ def down(rig, peer, scale, idle):
         try:
             without = lab.load(rate, scale.seconds, PROBES + events).finish()
         finally:
+            back = time.time()
             rig.kafka.start()
-        back = time.time()
         without.committed += healthy.committed
         account = arrived(lab, without, CATCH_UP_SECONDS, 4 * scale.quiet)
         received = lab.consumer.close()

@@ -13,16 +13,19 @@ it with the peer's settings, on a database and a topic of its own, in this order
     peer.fill()         or runs, or is stopped and then started with a backlog
     peer.start(lab)     the relay, as its owner would start it
     relay.pids()        all the while, for processor time
-    relay.kill(part)    with kill -9; then relay.revive(part)
+    relay.kill(part)    with kill -9, of peer.parts; then relay.revive(part)
     relay.stop()
 
 A `lab` has what belongs to the one measurement:
 
     lab.server      Server of server.py, bound to the database (lab.server.execute,
-                    .value, .psql, .environment for programs with libpq)
+                    .value, .psql, .environment for programs with libpq).
+                    It listens in PGHOST, PGPORT of this environment; for TCP,
+                    say listen_addresses = 127.0.0.1 in the peer's settings
     lab.brokers     Kafka's bootstrap.servers
     lab.topic       name of the topic, made already, lab.partitions partitions
     lab.directory   for files (logs, offsets, settings); new and empty
+    lab.helpers     Processes that install() has started beside the relay
     lab.say(text)   a line of progress
 
 The database has, before install(), two SQL functions that make the events, the
@@ -54,9 +57,6 @@ STOP_SECONDS = 30
 
 class Relay:
     """What brings the events from the database to Kafka, when it runs."""
-
-    # What kill() can kill, each a line of the table.
-    parts = ("relay",)
 
     def pids(self):
         """Processes outside the server; the server's are counted as a whole."""
@@ -141,6 +141,7 @@ class Peer:
     name = ""           # a word, for PEERS=
     title = ""          # for the table
     needs = ()          # words for test/setup, without dashes: "pgq", "debezium"
+    parts = ("relay",)  # what kill() of its Relay can kill, a line of the table each
     settings = {}       # of the server, besides those of everybody
     choices = ""        # how it was set up, a sentence
     caveat = ""         # what a reader of the figures must know, a sentence

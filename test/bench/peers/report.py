@@ -47,24 +47,26 @@ TABLES = (
     Table("throughput", "Events/s into Kafka while ten clients commit one each as fast as they can", (
         Column("into Kafka", ("throughput",), +1, "%.0f"),
         Column("committed meanwhile", ("written",), 0, "%.0f"))),
-    Table("latency", "From the commit to the receipt by a consumer of Kafka: p50 / p99 / p99.9, ms", tuple(
+    Table("latency", "Steady load: from the commit to the receipt by a consumer of Kafka: p50 / p99 / p99.9, ms", tuple(
         Column("%d/s" % rate, tuple("%s_%d" % (p, rate) for p in ("p50", "p99", "p999")), -1, "%.1f")
         for rate in (100, 1000, 5000)) + (
-        Column("5000/s came to", ("came_to_5000",), 0, "%.0f"),)),
+        Column("5000/s came to", ("came_to_5000",), 0, "%.0f"),
+        Column("processor of server and relay at 1000/s, s per million", ("cpu_1000",), -1, "%.0f"),
+        Column("WAL at 1000/s, bytes an event", ("wal_1000",), -1, "%.0f"))),
     Table("drain", "A backlog to Kafka, from the start of the relay", (
         Column("events/s", ("drain",), +1, "%.0f"),
         Column("first after, s", ("first_s",), -1, "%.2f"),
         Column("relay's processor, s per million", ("relay_cpu",), 0, "%.1f"),
         Column("server's", ("server_cpu",), 0, "%.1f"),
         Column("both", ("total_cpu",), -1, "%.1f"),
-        Column("WAL of the relay's work, bytes an event", ("relay_wal",), -1, "%.0f"),
+        Column("WAL of the relay's work after a checkpoint, bytes an event", ("relay_wal",), -1, "%.0f"),
         Column("disk before, MB", ("disk_before",), -1, "%.0f"),
         Column("disk after, MB", ("disk",), -1, "%.0f"),
         Column("drained of", ("drained", "backlog"), 0, "%.0f"))),
     Table("down", "Kafka stopped, 1,000 transactions/s", (
         Column("commits' p99 before, ms", ("healthy_p99",), 0, "%.2f"),
         Column("with Kafka stopped, ms", ("down_p99",), -1, "%.2f"),
-        Column("all there after its return, s", ("down_resume_s",), -1, "%.1f"),
+        Column("all there after its start, s", ("down_resume_s",), -1, "%.1f"),
         Column("lost", ("down_lost",), -1, "%.0f"),
         Column("duplicates", ("down_duplicates",), -1, "%.0f"),
         Column("out of the key's order", ("down_disordered",), -1, "%.0f"))),

@@ -57,8 +57,8 @@ def package(name):
 
 
 def forwarder_version():
-    return "psycopg %s, confluent-kafka %s, librdkafka %s" % (
-        package("python3-psycopg"), package("python3-confluent-kafka"), package("librdkafka1"))
+    return "psycopg %s (%s), confluent-kafka %s, librdkafka %s" % (
+        package("python3-psycopg"), "pure Python" if package("python3-psycopg-c") == "unknown" else "in C", package("python3-confluent-kafka"), package("librdkafka1"))
 
 
 def forwarder(lab, source, *before):
