@@ -171,8 +171,10 @@ kafka_txn_open(KafkaState *state, const EoConfigMessage *config)
 	state->stored_at = kafka_now_ms();
 	state->last_seq = state->stored_seq >= 0 ? state->stored_seq : config->published_seq;
 	if (state->stored_seq < 0)
+	{
+		publisher_position(state->pub, 0);
 		return;
-
+	}
 	kafka_refused_read(state, metadata);
 	state->reported_seq = state->stored_seq;
 	for (size_t i = 0; i < state->refused_count; i++)

@@ -66,6 +66,24 @@ broker_is_behind(EoSubscription *sub, int64 last_seq)
 }
 
 /*
+ * The broker has no position.  That is nothing new if it never had one, as when
+ * the events before were published with other options, or to another broker.
+ */
+static void
+no_position(EoSubscription *sub)
+{
+	char		reason[EO_ERROR_LENGTH];
+
+	if (!sub->position_kept || sub->acked.published_seq == 0)
+		return;
+	snprintf(reason, sizeof(reason),
+			 "the broker no longer keeps a position of this subscription (it had acknowledged "
+			 INT64_FORMAT "): it has lost its data, or is another one; eo.seek() says where to go on",
+			 sub->acked.published_seq);
+	eo_supervision_fail(sub, reason);
+}
+
+/*
  * Finds out where to go on, from what the broker has.
  */
 static void
@@ -82,10 +100,17 @@ take_position(EoSubscription *sub, int64 last_seq)
 	{
 		acked->published_seq = 0;
 		acked->replay_until = last_seq > acked->seq ? last_seq : 0;
+		sub->position_kept = last_seq > 0;
 		sub->flush_write = true;
 		eo_progress_note(sub);
 		return;
 	}
+	if (last_seq == 0)
+	{
+		no_position(sub);
+		return;
+	}
+	sub->position_kept = true;
 	if (acked->seq < acked->replay_until && last_seq >= acked->replay_until)
 		return;
 
@@ -133,6 +158,7 @@ handle_ready(EoSubscription *sub, EoBytes body)
 	sub->phase = EO_PUBLISHER_RUNNING;
 	sub->deadline = EO_NEVER;
 	sub->load_retries = true;
+	sub->tells_position = m.knows_position;
 	if (m.knows_position)
 		take_position(sub, m.last_seq);
 	else if (sub->acked.published_seq == -1)
@@ -168,6 +194,7 @@ handle_ack(EoSubscription *sub, EoBytes body)
 	EO_POINT(relay_ack);
 	eo_in_flight_settle(sub, seq);
 	EO_POINT(relay_acked);
+	sub->position_kept = sub->tells_position;
 	sub->last_ack_at = GetCurrentTimestamp();
 	eo_supervision_answered(sub);
 	eo_progress_note(sub);

@@ -127,6 +127,8 @@ typedef struct EoSubscription
 	bool		restarting;		/* the next start is a restart */
 	bool		failed;			/* until eo_subscription_renew() */
 	bool		restart_wanted; /* the publisher has to be told new options */
+	bool		tells_position; /* the publisher can ask its broker for one */
+	bool		position_kept;	/* and these options' broker has had one */
 	bool		error_changed;	/* since the last report */
 	char		last_error[EO_ERROR_LENGTH];
 	TimestampTz last_error_at;

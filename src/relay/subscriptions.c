@@ -168,6 +168,7 @@ read_configuration(EoSubscription *sub, uint64 row)
 		strcmp(target->fingerprint, sub->target->fingerprint) != 0)
 	{
 		sub->restart_wanted = true;
+		sub->position_kept = false;
 		renewed = true;
 	}
 	sub->target = target;

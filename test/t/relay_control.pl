@@ -150,6 +150,23 @@ ok(wait_field($node, 'ahead', 'state', 'streaming'), 'eo.seek() goes on anyway')
 $last = enqueue($node, 'c', 1);
 ok(wait_published($node, 'ahead', $last), 'and publishes');
 
+# The broker has forgotten all it had: only the same one, with the same options.
+subscribe_stub($node, 'forgetful', 'position:0', topics => 'f');
+$last = enqueue($node, 'f', 2);
+ok(wait_published($node, 'forgetful', $last), 'a broker that has no position yet is published to');
+kill 'KILL', field($node, 'forgetful', 'publisher_pid');
+ok(wait_field($node, 'forgetful', 'state', 'failed'), 'one that has none any more fails');
+like(field($node, 'forgetful', 'last_error'), qr/no longer keeps a position .*it had acknowledged $last.*eo\.seek\(\)/, 'and says why');
+sql("SELECT eo.resume('forgetful')");
+ok(wait_field($node, 'forgetful', 'state', 'failed'), 'also when it is asked again');
+sql("SELECT eo.seek('forgetful', $last - 1)");
+wait_until('eo.seek() says where to go on', sub { field($node, 'forgetful', 'published') == 3 });
+kill 'KILL', field($node, 'forgetful', 'publisher_pid');
+ok(wait_field($node, 'forgetful', 'state', 'failed'), 'it is watched from then on');
+sql("ALTER SERVER stub_forgetful OPTIONS (SET script 'position:0;log')");
+$last = enqueue($node, 'f', 1);
+ok(wait_published($node, 'forgetful', $last), 'with other options it is another broker');
+
 # ---- truncation --------------------------------------------------------------------
 
 sql("ALTER SYSTEM SET eo_outbox.segment_size = '1MB'");
