@@ -8,7 +8,7 @@ import os
 
 import sources
 from peer import BATCH, POLL_SECONDS, Peer, Processes, peer, python
-from tables import VACUUM, forwarder, forwarder_version, package
+from tables import VACUUM, forwarder, forwarder_version, forwarding, package
 
 TICK_MS = 10            # between ticks; PgQ's default is a second, PgQue's 100 ms
 ROTATION_SECONDS = 20   # PgQ's and PgQue's default is two hours
@@ -39,8 +39,8 @@ class Consuming(Processes):
 
     def __init__(self, lab):
         self.ticker = lab.ticker
-        super().__init__(lab, [("relay", python("forwarder.py", lab.peer.name, lab.brokers, lab.topic,
-                                                str(BATCH), str(POLL_SECONDS)))])
+        program, environment = forwarding(lab, lab.peer.name)
+        super().__init__(lab, [program], environment)
 
     def pids(self):
         return super().pids() + self.ticker.pids()

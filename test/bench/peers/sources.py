@@ -24,9 +24,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.environ.get("EO_CACHE") or os.path.expanduser("~/.cache/eo_outbox")
 GO = "/usr/bin/go"
 
-# The command that leaves the archive in the current folder, and its digest.
+PIP = ["/usr/bin/pip3", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+
+# The command that leaves the archives in the current folder, and their digest.
 ARCHIVES = {
-    "pgmq": (["pip3", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "pgmq==1.1.4"],
+    # Debian's is the one in pure Python.
+    "psycopg": ([*PIP, "psycopg==3.1.20", "psycopg-binary==3.1.20"],
+                "01da42b8164d977a0ff7dc225921596f031d911cbf9d44ac5a32f9e0f5cdeb1a"),
+    "pgmq": ([*PIP, "pgmq==1.1.4"],
              "4d9e7aa517295669d46a11d3d13106efbdc738d0e127d84c567b6d4c936e7d1d"),
     "message-db": (["npm", "pack", "--silent", "@eventide/message-db@1.3.1"],
                    "d7938e108d950e29da1974e3acad05bcf680045d0961f6a12039fb002140840d"),
@@ -70,16 +75,17 @@ def find(name, *paths):
 def fetch_archive(name, folder):
     command, expected = ARCHIVES[name]
     subprocess.run(command, cwd=folder, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
-    archive, = (os.path.join(folder, one) for one in os.listdir(folder))
-    if digest_of(archive) != expected:
-        sys.exit("sources: %s is not what it was: %s" % (name, digest_of(archive)))
-    if archive.endswith(".tgz"):
-        with tarfile.open(archive) as one:
-            one.extractall(folder, filter="data")
-    else:
-        with zipfile.ZipFile(archive) as one:
-            one.extractall(folder)
-    os.unlink(archive)
+    archives = sorted(os.path.join(folder, one) for one in os.listdir(folder))
+    if digest_of(*archives) != expected:
+        raise OSError("it is not what it was: %s" % digest_of(*archives))
+    for archive in archives:
+        if archive.endswith(".tgz"):
+            with tarfile.open(archive) as one:
+                one.extractall(folder)
+        else:
+            with zipfile.ZipFile(archive) as one:
+                one.extractall(folder)
+        os.unlink(archive)
 
 
 def fetch_go(folder):

@@ -7,6 +7,7 @@ Python (psycopg) and in Go (pgx).
 import os
 import shutil
 import subprocess
+import sys
 
 import sources
 from peer import BATCH, POLL_SECONDS, Peer, Processes, peer, python
@@ -56,15 +57,28 @@ def package(name):
     return found.stdout.strip() if found.returncode == 0 else "unknown"
 
 
+def forwarder_path():
+    """psycopg in C, where it was fetched; otherwise Debian's is found, in Python."""
+    return sources.where("psycopg") or ""
+
+
 def forwarder_version():
+    found = subprocess.run(
+        [sys.executable, "-c", "import psycopg; print(psycopg.__version__, psycopg.pq.__impl__)"],
+        env=dict(os.environ, PYTHONPATH=forwarder_path()), text=True, check=True, stdout=subprocess.PIPE)
     return "psycopg %s (%s), confluent-kafka %s, librdkafka %s" % (
-        package("python3-psycopg"), "pure Python" if package("python3-psycopg-c") == "unknown" else "in C", package("python3-confluent-kafka"), package("librdkafka1"))
+        *found.stdout.split(), package("python3-confluent-kafka"), package("librdkafka1"))
 
 
-def forwarder(lab, source, *before):
-    """A Relay of programs: those before, and forwarder.py."""
-    return Processes(lab, [*before, ("relay", python(
-        "forwarder.py", source, lab.brokers, lab.topic, str(BATCH), str(POLL_SECONDS)))])
+def forwarding(lab, source):
+    """The program of a Relay: (name, command), and its environment."""
+    return ("relay", python("forwarder.py", source, lab.brokers, lab.topic, str(BATCH),
+                            str(POLL_SECONDS))), {"PYTHONPATH": forwarder_path()}
+
+
+def forwarder(lab, source):
+    program, environment = forwarding(lab, source)
+    return Processes(lab, [program], environment)
 
 
 @peer
