@@ -40,8 +40,9 @@ def count(found, document, tree, again):
         name = os.path.relpath(os.path.join(tree, file["file"]), tree)
         if not name.startswith("src/"):
             continue
+        known = set(found[name]) if again and name in found else None
         for line in file["lines"]:
-            if again and name in found and line["line_number"] not in found[name]:
+            if known is not None and line["line_number"] not in known:
                 continue
             entry = found[name][line["line_number"]]
             entry[0] += line["count"]

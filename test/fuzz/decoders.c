@@ -276,8 +276,8 @@ mutate(char *data, size_t len)
 	return len;
 }
 
-/* In libasan; tells how to come back to what made it die. */
-extern void __sanitizer_set_death_callback(void (*callback) (void));
+/* In libasan, if built with it; tells how to come back to what made it die. */
+extern void __sanitizer_set_death_callback(void (*callback) (void)) __attribute__((weak));
 
 static void
 tell_state(void)
@@ -299,7 +299,8 @@ main(void)
 	seed = given ? strtoull(given, NULL, 10)
 		: (uint64_t) ts.tv_sec * 1000003u + (uint64_t) ts.tv_nsec + (uint64_t) getpid();
 	state = seed * 2 + 1;
-	__sanitizer_set_death_callback(tell_state);
+	if (__sanitizer_set_death_callback)
+		__sanitizer_set_death_callback(tell_state);
 	printf("1..1\n# FUZZ_SEED=%llu\n", (unsigned long long) seed);
 	fflush(stdout);
 

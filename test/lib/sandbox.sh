@@ -51,7 +51,7 @@ sandbox_copy_tree() {
 	(
 		cd "$SANDBOX/tree"
 		find . -path ./build -prune -o -type f ! -name '*.o' ! -name '*.d' \
-			! -name '*.so' ! -name '.build-flags' ! -name '*--*.sql' -print |
+			! -name '*.so' ! -name '.build-flags' ! -name '*--*.sql' ! -name '*.gc??' -print |
 		while read -r file; do
 			[ -e "$sandbox_source/$file" ] || rm -f "$file"
 		done

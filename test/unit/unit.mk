@@ -26,7 +26,7 @@ UNIT_LIST = $(UNIT_PROGRAMS) test/unit/harness_test.py test/unit/file_test.py \
 
 UNIT_WIRE = $(call unit_objects,src/wire/*.c)
 UNIT_COMMON = $(UNIT_WIRE) $(call unit_objects,$(addprefix src/publishers/, \
-	harness.c channel.c ring.c cloudevents.c))
+	harness.c channel.c ring.c cloudevents.c points.c))
 
 .PHONY: unit-tests unit-tests-build unit-tests-list fuzz
 unit-tests: unit-tests-build
