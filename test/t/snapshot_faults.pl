@@ -190,6 +190,19 @@ foreach my $how ('its worker is killed', 'the server is stopped at once', 'its w
 
 # ---- commands on the table --------------------------------------------------------
 
+# Sends a command, and waits until that waits for a lock; some need not, and are
+# carried out.
+sub send_until_waits
+{
+	my ($session, $command) = @_;
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+
+	send_query($session, "$command; SET application_name = 'carried out'");
+	$node->poll_query_until('postgres', "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $pid AND NOT granted)"
+		. " OR application_name = 'carried out' FROM pg_stat_activity WHERE pid = $pid") or die "$command does not wait";
+	return;
+}
+
 # Each waits for the chunk under way and no longer, though the snapshot has more.
 foreach my $case (
 	[ 'DROP TABLE %s', qr/^failed: table "\w+" was dropped$/ ],
@@ -212,8 +225,7 @@ foreach my $case (
 	my $id = begin_midway($table);
 	my $session = session($node);
 
-	# Some of these need not wait at all.
-	send_query($session, sprintf($command, $table));
+	send_until_waits($session, sprintf($command, $table));
 	open_gate(2000);
 	$session->query_safe('SELECT 1');
 	like(wait_end($id), $expected, sprintf($command, 'the table'));
@@ -251,7 +263,7 @@ EOS
 	my $id = begin_midway('parts');
 	my $session = session($node);
 
-	send_query($session, $command);
+	send_until_waits($session, $command);
 	open_gate(2000);
 	$session->query_safe('SELECT 1');
 	is(wait_end($id), 'done', $command);
