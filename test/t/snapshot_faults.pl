@@ -342,15 +342,24 @@ EOS
 # ---- progress ---------------------------------------------------------------------------
 
 {
-	$node->safe_psql('postgres', "ALTER SYSTEM SET eo_outbox.snapshot_delay = 20");
-	$node->reload;
-	my $id = value($node, "SELECT eo.snapshot('other', chunk_rows => 50)");
+	my $id;
 	my @seen;
+	my @running;
+	my $set_delay = sub {
+		$node->safe_psql('postgres', "ALTER SYSTEM SET eo_outbox.snapshot_delay = $_[0]");
+		$node->reload;
+	};
+
+	# slow, until it has been seen often enough
+	$set_delay->(1000);
+	$id = value($node, "SELECT eo.snapshot('other', chunk_rows => 50)");
 
 	wait_until(
 		'it has ended',
 		sub {
 			push @seen, value($node, "SELECT percent, rows_done, state, rows_estimate >= rows_done, time_left IS NOT NULL AND pid IS NOT NULL AND rows_per_second > 0 FROM eo.snapshots WHERE id = $id");
+			push @running, $seen[-1] if $seen[-1] =~ /running/ && $seen[-1] !~ /^0/;
+			$set_delay->(20) if @running == 6;
 			return $seen[-1] !~ /waiting|running/;
 		});
 	my @percent = map { /^([\d.]+)/ } @seen;
@@ -358,7 +367,6 @@ EOS
 	is(join(' ', @percent), join(' ', sort { $a <=> $b } @percent), 'the percentage rises');
 	is(join(' ', @done), join(' ', sort { $a <=> $b } @done), 'as do the rows');
 	is($seen[-1], "100.0|$rows|done|t|f", 'up to all');
-	my @running = grep { /running/ && !/^0/ } @seen;
 	cmp_ok(scalar(@running), '>', 5, 'which can be watched');
 	is(scalar(grep { !/\|t\|t$/ } @running), 0, 'with the time that is left');
 }
