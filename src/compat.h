@@ -127,4 +127,11 @@
 #define EoIsNotNull(desc, attnum)	(TupleDescAttr(desc, (attnum) - 1)->attnotnull)
 #endif
 
+/* 18 shows which version of a library is loaded */
+#if PG_VERSION_NUM >= 180000
+#define EO_MODULE_MAGIC	PG_MODULE_MAGIC_EXT(.name = "eo_outbox", .version = EO_VERSION)
+#else
+#define EO_MODULE_MAGIC	PG_MODULE_MAGIC
+#endif
+
 #endif							/* EO_COMPAT_H */

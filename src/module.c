@@ -7,6 +7,7 @@
 
 #include "api/row_movement.h"
 #include "capture/triggers.h"
+#include "compat.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "points.h"
@@ -20,7 +21,7 @@
 #include "txn/event_buffer.h"
 #include "txn/idempotency.h"
 
-PG_MODULE_MAGIC;
+EO_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 

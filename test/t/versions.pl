@@ -34,6 +34,13 @@ sub publishes
 	return;
 }
 
+# ---- the library that is loaded ---------------------------------------------------------------
+
+is(value($node, <<'EOS'), 't', 'the server knows which version of the library it runs') if has(18);
+SELECT version = (SELECT extversion FROM pg_extension WHERE extname = 'eo_outbox') FROM pg_get_loaded_modules()
+WHERE module_name = 'eo_outbox'
+EOS
+
 # ---- uuids ---------------------------------------------------------------------------------
 
 value($node, "SELECT eo.enqueue('seven', '1')");
