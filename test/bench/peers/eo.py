@@ -12,6 +12,8 @@ from peer import Peer, Relay, peer
 
 READY_SECONDS = 120
 
+KEPT = "published events are kept for 20 s instead of an hour (retention, segment_age); otherwise default settings"
+
 
 class Publishing(Relay):
     """The relay and the publisher belong to the server, which starts them again."""
@@ -45,7 +47,9 @@ class Publishing(Relay):
 class EoOutbox(Peer):
     guarantee = ""
     parts = ("publisher", "relay")
-    settings = {"shared_preload_libraries": "eo_outbox"}
+    # As long as PgQ and PgQue keep what is done with, here.
+    settings = {"shared_preload_libraries": "eo_outbox", "eo_outbox.retention": "20s",
+                "eo_outbox.segment_age": "20s"}
     caveat = ("kill -9 of the publisher, a process of its own, touches nothing else; of the relay, a background "
               "worker, it restarts the server, as that of any process of PostgreSQL does")
 
@@ -81,7 +85,7 @@ class AtLeastOnce(EoOutbox):
     name = "eo_outbox"
     title = "eo_outbox, at least once"
     guarantee = "at_least_once"
-    choices = "default settings"
+    choices = KEPT
 
 
 @peer
@@ -89,4 +93,4 @@ class ExactlyOnce(EoOutbox):
     name = "eo_exactly_once"
     title = "eo_outbox, exactly once"
     guarantee = "exactly_once"
-    choices = "default settings; Kafka transactions, seen by the consumer when they are committed"
+    choices = KEPT + "; Kafka transactions, seen by the consumer when they are committed"

@@ -424,7 +424,8 @@ class Rig:
         finally:
             lab.close()
             self.kafka.delete(name)
-            shutil.rmtree(directory, ignore_errors=True)
+            if not os.environ.get("KEEP"):
+                shutil.rmtree(directory, ignore_errors=True)
 
     def keep_logs(self, directory):
         """The ends of the logs of a measurement that failed."""

@@ -114,7 +114,7 @@ open_connection(int64_t until)
 			die("connect", PQerrorMessage(conn));
 		PQclear(result);
 		PQfinish(conn);
-		sleep_until(now_us() + 5000);
+		sleep_until(now_us() + 20000);
 	}
 }
 

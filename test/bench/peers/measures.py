@@ -252,6 +252,13 @@ def down(rig, peer, scale, idle):
             "down_resume_s": None if lost else account.last_us / 1e6 - back}
 
 
+def silence(received, killed):
+    """Seconds from the kill to the end of the consumer's longest silence after it."""
+    times = [killed, *sorted(us for us in received if us > killed)]
+    gaps = [(after - before, after) for before, after in zip(times, times[1:])]
+    return (max(gaps)[1] - killed) / 1e6 if gaps else None
+
+
 def one_kill(rig, peer, scale, part):
     rate, seconds = 500, 3 * scale.seconds
     with rig.lab(peer) as lab:
@@ -267,11 +274,8 @@ def one_kill(rig, peer, scale, part):
         load.finish()
         account = arrived(lab, load, CATCH_UP_SECONDS, 4 * scale.quiet)
         received = lab.consumer.close()
-    # The first that was committed after the kill; what came before may have been on its way.
-    after = [received[load.first_id + number] for number, committed in enumerate(load.committed_at)
-             if committed > killed and received[load.first_id + number]]
     worst = max(latencies(load, received, 0), default=None)
-    return {"resume_s_" + part: (min(after) - killed) / 1e6 if after else None,
+    return {"resume_s_" + part: silence(received, killed),
             "worst_ms_" + part: worst / 1e3 if worst is not None else None,
             "duplicates_" + part: account.duplicates, "lost_" + part: missing(load, received),
             "disordered_" + part: account.disordered, "failed_" + part: load.failed}

@@ -71,7 +71,7 @@ TABLES = (
         Column("duplicates", ("down_duplicates",), -1, "%.0f"),
         Column("out of the key's order", ("down_disordered",), -1, "%.0f"))),
     Table("kill", "kill -9 at 500 transactions/s", (
-        Column("first event committed afterwards, s", ("resume_s",), -1, "%.2f"),
+        Column("events come again after, s", ("resume_s",), -1, "%.2f"),
         Column("longest from commit to receipt, ms", ("worst_ms",), -1, "%.0f"),
         Column("lost", ("lost",), -1, "%.0f"),
         Column("duplicates", ("duplicates",), -1, "%.0f"),

@@ -7,12 +7,35 @@ of a rate or of a part are named without it.
 """
 import re
 
-REASONS = {}
+EMIT = ("pg_logical_emit_message writes the message to WAL and nowhere else: no event id, no place in a log"
+        " that SQL can read, and reading it takes a replication slot.")
+SERVER = ("The peer's relay is a program outside the server; ours is a background worker, and PostgreSQL restarts"
+          " the whole server when one of those is killed with SIGKILL. The publisher, which is where"
+          " Kafka's client runs and crashes, is a process of its own for this reason.")
+
+REASONS = {
+    ("commit_us", "debezium-message"): EMIT,
+    ("commit_cpu_us", "debezium-message"): EMIT,
+    ("commit_wal", "debezium-message"): EMIT,
+    ("wal", "debezium-message"): EMIT,
+    ("disk_before", "debezium-message"): "The events are in WAL, which other transactions fill as well,"
+                                          " and in no relation.",
+    ("disk", "debezium-message"): "The events are in WAL, which is recycled, and in no relation.",
+    ("disk_before", "pgq"): "Events are rows of text, without an id of their own beyond a number; ours are jsonb,"
+                            " with a uuid and a type.",
+    ("disk_before", "pgque"): "Events are rows of text, without an id of their own beyond a number; ours are jsonb,"
+                              " with a uuid and a type.",
+    "failed": SERVER,
+    ("resume_s", "relay"): SERVER,
+    "first_s": "Starting is a matter of once; a backlog does not wait for it.",
+}
 
 
 def reason(metric, peer):
-    general = re.sub(r"_(\d+|relay|publisher|ticker)$", "", metric)
-    for key in ((metric, peer), (general, peer), metric, general):
+    """The most particular one."""
+    general, _, suffix = metric.rpartition("_") if re.search(
+        r"_(\d+|relay|publisher|ticker)$", metric) else (metric, "", "")
+    for key in ((metric, peer), (general, peer), (general, suffix), metric, general):
         if key in REASONS:
             return REASONS[key]
     return "Not explained yet."
