@@ -9,8 +9,6 @@ Takes the measurements and prints the table: test/bench/run calls it.
 """
 import argparse
 import os
-import platform
-import subprocess
 import sys
 import textwrap
 
@@ -25,19 +23,9 @@ import snapshot  # noqa: F401
 from rows import ROWS, Bench
 from server import SETTINGS, Server
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-def machine():
-    with open("/proc/cpuinfo") as f:
-        model = next((line.split(":", 1)[1].strip() for line in f
-                      if line.startswith("model name")), platform.machine())
-    with open("/proc/meminfo") as f:
-        memory = round(int(f.readline().split()[1]) / 2 ** 20)
-    return "%d x %s, %d GB, Linux %s" % (os.cpu_count(), model, memory,
-                                        platform.release().split("-")[0])
-
-
-def version(*command):
-    return subprocess.run(command, text=True, check=True, stdout=subprocess.PIPE).stdout.strip()
+from machine import machine, version  # noqa: E402
 
 
 def describe(bench):
