@@ -76,29 +76,37 @@ class Kafka:
     wrapper = "eo_kafka"
     subscription_options = '{"guarantee": "exactly_once"}'
 
-    def __init__(self, directory, topics=TOPICS, partitions=3):
+    def __init__(self, directory, topics=TOPICS, partitions=3, options=()):
         self.directory = os.path.join(directory, "kafka")
+        self.start_options = options    # of "kafka start"
         self.topics = topics
         self.partitions = partitions
         self.follower = None
         self.first = None
 
     def start(self):
-        out = subprocess.run([KAFKA, "start", self.directory], check=True, text=True,
+        out = subprocess.run([KAFKA, "start", self.directory, *self.start_options], check=True, text=True,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
         self.options = "brokers '%s'" % out.strip()
         for topic in self.topics:
             self.tool("create", topic, str(self.partitions))
-        path = os.path.join(self.directory, "followed")
+        self.follow("followed")
+
+    def follow(self, name):
+        """Reads everything from the beginning on, into that file."""
+        path = os.path.join(self.directory, name)
         with open(path, "w") as followed:
             self.follower = subprocess.Popen(self.command("follow", *self.topics),
                                              stdin=subprocess.DEVNULL, stdout=followed)
         self.tail = Tail(path)
 
-    def stop(self):
+    def unfollow(self):
         if self.follower:
             self.follower.kill()
             self.follower.wait()
+
+    def stop(self):
+        self.unfollow()
         subprocess.run([KAFKA, "stop", self.directory], check=True)
 
     def command(self, *arguments):

@@ -167,6 +167,11 @@ class Load:
         self.acknowledged = []
         for client in self.clients:
             client.unexpected = []
+        self.resume()
+
+    def resume(self):
+        """Goes on with the same cycle."""
+        for client in self.clients:
             client.rests.clear()
         self.running.set()
 

@@ -18,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 
 from brokers import KAFKA, Kafka as KafkaBroker, Tail  # noqa: E402
+from network import Proxy  # noqa: E402
 from server import POLL  # noqa: E402
 
 
@@ -121,24 +122,35 @@ class File(Consumer):
 
 
 class Kafka(Consumer):
-    """What Kafka's own client reads, committed events only."""
+    """
+    What Kafka's own client reads, committed events only.  The publisher reaches
+    the broker through a proxy; the client does not need it.
+    """
 
     def __init__(self, server, name, directory):
         super().__init__(server, name)
-        self.broker = KafkaBroker(directory, TOPICS, partitions=1)
+        self.proxy = Proxy()
+        self.broker = KafkaBroker(directory, TOPICS, partitions=1, options=("--proxy", str(self.proxy.port)))
 
     def start(self):
         self.broker.start()
+        with open(os.path.join(self.broker.directory, "behind")) as f:
+            self.proxy.target = int(f.read())
         super().start()
 
     def stop(self):
         super().stop()
+        self.proxy.close()
         self.broker.stop()
 
     def subscribe(self):
-        self.server.execute("CREATE SERVER %s FOREIGN DATA WRAPPER eo_kafka OPTIONS (%s);"
+        self.server.execute("CREATE SERVER %s FOREIGN DATA WRAPPER eo_kafka OPTIONS (brokers '127.0.0.1:%d');"
                             "SELECT eo.subscribe('%s', server => '%s', options => '{\"guarantee\": \"exactly_once\"}')"
-                            % (self.name, self.broker.options, self.name, self.name))
+                            % (self.name, self.proxy.port, self.name, self.name))
+
+    def broker_pid(self):
+        with open(os.path.join(self.broker.directory, "pid")) as f:
+            return int(f.read().split()[0])
 
     def news(self):
         return [self.parse(line) for line in self.broker.tail.lines()]

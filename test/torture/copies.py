@@ -12,7 +12,7 @@ import subprocess
 import time
 
 from faults import fault
-from heirs import EPOCH_BITS, Family, last_seq, promote, state_of, wait_state
+from heirs import EPOCH_BITS, Family, follow, last_seq, promote, state_of, wait_state
 from rig import Broken
 from server import Server, kill, wait_until
 
@@ -82,6 +82,39 @@ def asynchronous_standby(directory, seed, r):
             rig.load.begin(1, synchronous=r.choice((0.0, 0.5, 1.0)))
             a_while(r)
             wait_until("the epoch rises by one", lambda: last_seq(standby) >> EPOCH_BITS == number + 1)
+        rig.check(unexpected + rig.load.pause())
+        return family.totals()
+
+
+def rewind(old, primary):
+    """What it had alone is gone, and the rest as it is there; its configuration, too."""
+    primary.query_nothing("CHECKPOINT")     # the timeline is where pg_rewind looks for it
+    with open(old.log, "a") as log:
+        old.run("pg_rewind", "--no-sync", "--target-pgdata", old.data, "--write-recovery-conf", "--source-server",
+                "host=%s port=%s user=shop_owner dbname=postgres" % (primary.directory, primary.environment["PGPORT"]), stderr=log, stdout=log)
+    old.configure({"unix_socket_directories": old.directory})
+
+
+@fault("copy", alone=True)
+def rewound_primary(directory, seed, r):
+    """It follows who took its place, and takes that one's place in turn, with what it had published alone still in the file."""
+    with Family(directory, seed, r) as family:
+        rig = family.origin()
+        rig.server.query_nothing("ALTER SYSTEM SET full_page_writes = 'on'")
+        rig.server.query_nothing("SELECT pg_reload_conf()")
+        one, other = rig.server, family.standby(rig)
+        unexpected = []
+        for number in range(r.randint(2, 3)):
+            a_while(r)
+            hold_up_standby(other, r)
+            unexpected += take_place(rig, other, r)
+            rig.follow(other, "t%d" % number, divergence=number)
+            rig.load.begin(1, synchronous=r.choice((0.0, 0.5, 1.0)))
+            a_while(r)
+            wait_until("the epoch rises by one", lambda: last_seq(rig.server) >> EPOCH_BITS == number + 1)
+            rewind(one, other)
+            follow(one, other)
+            one, other = other, one
         rig.check(unexpected + rig.load.pause())
         return family.totals()
 

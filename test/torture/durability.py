@@ -136,7 +136,7 @@ def cycles(directory, seed, r, run, turns, crashes, expected=(), **options):
         one = Fault("durability", run.__name__, run, crashes, ("calm", "nested"), expected, "", False)
         for turn in range(1, turns + 1):
             rig.run(turn, one, r)
-    return sum((checker.counts for checker in rig.checkers), rig.counts)
+        return Counter(rig.totals(), worst=rig.worst)
 
 
 # ---- commits that nobody waits for -----------------------------------------

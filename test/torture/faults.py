@@ -16,25 +16,48 @@ class Fault(NamedTuple):
     expected: tuple         # SQLSTATEs that clients may get
     needs: str              # the consumer without which it makes no sense
     alone: bool             # brings its own servers: a function of a directory, a seed and a random source
+    long: bool = False      # takes more than a minute
+
+
+class Round:
+    """What holds for all cycles."""
+    long = False            # there is time for a fault of some minutes
 
 
 FAULTS = []
 
 
-def fault(group, crashes=False, moods=("calm",), expected=(), needs="", alone=False):
+def fault(group, crashes=False, moods=("calm",), expected=(), needs="", alone=False, long=False):
     def register(function):
-        FAULTS.append(Fault(group, function.__name__, function, crashes, moods, expected, needs, alone))
+        FAULTS.append(Fault(group, function.__name__, function, crashes, moods, expected, needs, alone, long))
         return function
     return register
 
 
-def schedule(seed, only, consumers):
-    """Endless: all of them, in another order each time."""
-    chosen = [one for one in FAULTS if (not only or one.group in only or one.name in only) and
-              (not one.needs or one.needs in consumers)]
+def choose(only, consumers, long):
+    """Those that can be run, in groups."""
+    groups = {}
+    for one in FAULTS:
+        if ((not only or one.group in only or one.name in only) and (not one.needs or one.needs in consumers)
+                and (long or not one.long or one.name in only)):
+            groups.setdefault(one.group, []).append(one)
+    return groups
+
+
+def schedule(seed, groups):
+    """
+    Endless.  Each turn takes every group once, and of each group the faults in
+    another order, all of them before one comes again.
+    """
+    decks = {group: [] for group in groups}
     turn = 0
-    while chosen:
-        order = list(chosen)
-        random.Random("%s turn %d" % (seed, turn)).shuffle(order)
-        yield from order
+    while groups:
+        r = random.Random("%s turn %d" % (seed, turn))
+        order = sorted(groups)
+        r.shuffle(order)
+        for group in order:
+            if not decks[group]:
+                decks[group] = list(groups[group])
+                r.shuffle(decks[group])
+            yield decks[group].pop()
         turn += 1

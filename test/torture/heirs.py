@@ -80,16 +80,12 @@ class Family:
     def standby(self, rig, name="standby"):
         """Replicates from it when this returns."""
         server = self.base_backup(rig, name, "--write-recovery-conf")
-        server.standby = True
-        server.start()
-        wait_until("the standby follows", lambda: rig.server.query("SELECT FROM pg_stat_replication WHERE state = 'streaming'"))
+        follow(server, rig.server)
         return server
 
     def totals(self):
-        counts = Counter()
-        for rig in self.rigs:
-            counts += sum((checker.counts for checker in rig.checkers), rig.counts)
-        counts["worst"] = max(rig.worst for rig in self.rigs)
+        counts = sum((rig.totals() for rig in self.rigs), Counter())
+        counts["worst"] = max((rig.worst for rig in self.rigs if rig.worst is not None), default=None)
         return counts
 
 
@@ -103,6 +99,12 @@ def shut(rig):
 def end(server):
     if server.postmaster():
         server.kill_all()
+
+
+def follow(standby, primary):
+    standby.standby = True
+    standby.start()
+    wait_until("the standby follows", lambda: primary.query("SELECT FROM pg_stat_replication WHERE state = 'streaming'"))
 
 
 def promote(server):
@@ -165,12 +167,12 @@ class Origin(Rig):
         self.name = name
         self.divergence = divergence
         self.followed = True
+        self.healed()
 
-    def settle(self):
-        seconds = super().settle()
+    def settle(self, part=""):
+        super().settle(part)
         if self.followed:
             self.set_divergence_aside(self.consumers[0])
-        return seconds
 
     def set_divergence_aside(self, consumer):
         known = events_of(self.server)
@@ -234,7 +236,6 @@ class Heir(Rig):
             checker.numbers.update(numbers)
             checker.accounts = dict(accounts)
 
-    def settle(self):
-        seconds = super().settle()
+    def settle(self, part=""):
+        super().settle(part)
         self.file.inherited = list(self.origin.consumers[0].arrivals)
-        return seconds

@@ -1,15 +1,25 @@
 """
 outages
 
-A broker that stops, hangs, dies, or comes back without what it had; and a target
-of the file publisher that cannot be written.
+A broker that stops, hangs, dies, is slow, or out of reach; and a target of the
+file publisher that cannot be written.
 """
 import os
 import signal
 import time
 
 from faults import fault
+from network import DOWN, UP
+from server import kill
 
+MINUTE = 60
+
+
+def kafka_of(rig):
+    return next(consumer for consumer in rig.consumers if consumer.name == "kafka")
+
+
+# ---- the broker --------------------------------------------------------------
 
 @fault("broker", needs="kafka")
 def hangs(rig, r):
@@ -34,6 +44,106 @@ def rests(rig, r):
     rig.broker("start")
     return 1
 
+
+@fault("broker", needs="kafka", long=True)
+def hangs_a_minute(rig, r):
+    """Longer than all patience of publisher and relay."""
+    rig.broker("kill", "STOP")
+    time.sleep(MINUTE + r.uniform(0, 15))
+    rig.broker("kill", "CONT")
+    return 1
+
+
+@fault("broker", needs="kafka", long=True)
+def rests_a_minute(rig, r):
+    rig.broker("stop", *r.choice(((), ("--now",))))
+    time.sleep(MINUTE)
+    rig.broker("start")
+    return 1
+
+
+@fault("broker", needs="kafka")
+def crawls(rig, r):
+    """It stands still most of the time."""
+    pid = kafka_of(rig).broker_pid()
+    until = time.monotonic() + r.uniform(2, 6)
+    while time.monotonic() < until:
+        kill(pid, signal.SIGSTOP)
+        time.sleep(r.uniform(0.02, 0.5))
+        kill(pid, signal.SIGCONT)
+        time.sleep(r.uniform(0.005, 0.05))
+    return 1
+
+
+@fault("broker", needs="kafka")
+def publisher_and_broker(rig, r):
+    """Both at once, so that neither can tell what the other had."""
+    for pid in rig.server.publishers() + [kafka_of(rig).broker_pid()]:
+        kill(pid)
+    time.sleep(r.uniform(0, 2))
+    rig.broker("start")
+    return 2
+
+
+# ---- the way to it -----------------------------------------------------------
+
+@fault("broker", needs="kafka")
+def cut_off(rig, r):
+    """Nothing arrives there, or no answer here; then all of it does, unless the connections are gone by then."""
+    proxy = kafka_of(rig).proxy
+    with proxy.held(*r.choice(((UP, DOWN), (UP,), (DOWN,)))):
+        time.sleep(r.uniform(0.5, 10))
+        if r.random() < 0.4:
+            proxy.cut()
+    return 1
+
+
+@fault("broker", needs="kafka", long=True)
+def cut_off_a_minute(rig, r):
+    with kafka_of(rig).proxy.held(*r.choice(((UP, DOWN), (UP,), (DOWN,)))):
+        time.sleep(MINUTE + r.uniform(0, 15))
+    return 1
+
+
+@fault("broker", needs="kafka")
+def delayed_requests(rig, r):
+    """What a publisher has sent arrives after it was killed, and another one has been at work."""
+    for _ in range(r.randint(1, 3)):
+        with kafka_of(rig).proxy.held(UP, later=False):
+            time.sleep(r.uniform(0, 0.3))
+            for pid in rig.server.publishers():
+                kill(pid)
+            time.sleep(r.uniform(0.3, 3))
+    return 1
+
+
+@fault("broker", needs="kafka")
+def unreachable(rig, r):
+    """Connections are ended and refused."""
+    with kafka_of(rig).proxy.refusing():
+        time.sleep(r.uniform(0.1, 8))
+    return 1
+
+
+@fault("broker", needs="kafka")
+def slow_network(rig, r):
+    with kafka_of(rig).proxy.slow(r.uniform(0.005, 0.1), r.choice((500, 5000, 65536))):
+        time.sleep(r.uniform(1, 8))
+    return 1
+
+
+@fault("broker", needs="kafka")
+def cut_in_a_message(rig, r):
+    """After some bytes more, again and again."""
+    times = r.randint(1, 15)
+    for _ in range(times):
+        kafka_of(rig).proxy.cut_after(r.choice((1, 3, r.randrange(100), r.randrange(3000), r.randrange(60000))))
+        time.sleep(r.uniform(0.02, 0.5))
+    kafka_of(rig).proxy.left = None
+    return times
+
+
+# ---- a file ------------------------------------------------------------------
 
 @fault("broker")
 def target_unwritable(rig, r):

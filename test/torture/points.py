@@ -49,10 +49,13 @@ SERVER_POINTS = points_of(r"\bEO_POINT(?:_CRITICAL)?\((\w+)\)")
 PUBLISHER_POINTS = points_of(r"\bPUBLISHER_POINT\([\w>-]+, (\w+)\)")
 
 
+def names(consumers):
+    return SERVER_POINTS + [name for name in PUBLISHER_POINTS if name.split("_")[0] in consumers]
+
+
 def chosen(rig):
     """Those of a cycle: over the cycles, each point gets each action equally often."""
-    names = SERVER_POINTS + [name for name in PUBLISHER_POINTS if name.split("_")[0] in [one.name for one in rig.consumers]]
-    order = list(itertools.product(names, ACTIONS))
+    order = list(itertools.product(names([one.name for one in rig.consumers]), ACTIONS))
     random.Random("%s points" % rig.seed).shuffle(order)
     return [order[(rig.cycle * A_CYCLE + i) % len(order)] for i in range(A_CYCLE)]
 
@@ -256,3 +259,11 @@ def report(totals):
         missed = sum(count for _, count in table[name].get(False, []))
         lines.append("  point %-22s %s%s" % (name, counts or "NEVER REACHED", " (not reached %d)" % missed if missed else ""))
     return lines
+
+
+def summary(totals):
+    """How many there are, and how many of them were met."""
+    met = [key for key in totals if key.startswith("point ") and key.endswith(" reached") and not key.endswith("not reached")]
+    every = names(("file", "kafka"))
+    return ("Of %d edges between two states, each with somebody killed, failed or stopped there, "
+            "%d of %d pairs were met, some often." % (len(every), len(met), len(every) * len(ACTIONS)))

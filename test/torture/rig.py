@@ -7,11 +7,13 @@ import os
 import subprocess
 import time
 from collections import Counter
+from contextlib import contextmanager, nullcontext
 
 from application import Load
 from checker import Checker, check_database
 from consumers import KAFKA, File, Kafka, Pull
 from server import HERE, Server, wait_until, zombie
+from watch import Watch
 
 SETTLE_SECONDS = 30     # in which all that was committed must have come out
 CONSUMERS = {"file": File, "kafka": Kafka}
@@ -42,8 +44,10 @@ class Rig:
         self.name = name
         self.cycle = 0
         self.counts = Counter()
-        self.worst = 0.0
+        self.worst = None           # seconds from the end of a fault until all was out
+        self.healed_at = None
         self.crashes = server.crashes()
+        self.watch = Watch()
         self.leftovers = []         # connections to be closed after the check
         self.consumers = [*consumers, Pull(server, "pull")]
         for consumer in self.consumers:
@@ -51,11 +55,25 @@ class Rig:
         self.checkers = [Checker(server, consumer) for consumer in self.consumers]
         self.load = Load(server, directory, seed, name)
 
-    def close(self):
+    def close(self, keep=False):
+        """What it has written goes, unless that is wanted."""
         self.load.end()
         for consumer in self.consumers:
             consumer.stop()
-        self.server.remove()
+        if keep:
+            self.server.stop()
+        else:
+            self.server.remove()
+
+    @contextmanager
+    def used(self):
+        """As long as that lasts; its logs stay if it fails."""
+        try:
+            yield self
+        except BaseException:
+            self.close(keep=True)
+            raise
+        self.close()
 
     # ---- a cycle -------------------------------------------------------------
 
@@ -89,6 +107,7 @@ class Rig:
         try:
             time.sleep(r.uniform(0.2, 1.2))
             self.counts["faults"] += fault.run(self, r) or 1
+            self.healed()
             time.sleep(r.uniform(0.1, 0.5))
         finally:
             unexpected = self.load.pause()
@@ -98,9 +117,16 @@ class Rig:
             while self.leftovers:
                 self.leftovers.pop().close()
 
+    def healed(self):
+        """The fault is over: from now on it must recover."""
+        self.server.wait_ready()
+        self.healed_at = time.monotonic()
+
+    def totals(self):
+        return sum((checker.counts for checker in self.checkers), self.counts)
+
     def check(self, unexpected, may_crash=False):
-        seconds = self.settle()
-        self.worst = max(self.worst, seconds)
+        self.settle()
         broken = ["a client got: " + text for text in unexpected[:5]]
         for checker in self.checkers:
             broken += checker.check(self.cycle)
@@ -113,18 +139,19 @@ class Rig:
         if broken:
             raise Broken("\n".join(broken))
 
-    def settle(self):
-        """Waits until an event of now has reached everybody; returns the seconds."""
+    def settle(self, part=""):
+        """Waits until an event of now has reached everybody; once in a cycle for each part."""
         self.server.wait_ready()
         wait_until("clients end", lambda: not self.server.clients())
-        began = time.monotonic()
-        marker = "%s.marker.%d" % (self.name, self.cycle)
+        marker = "%s.marker.%d%s" % (self.name, self.cycle, part)
         self.server.query_nothing("SELECT load.mark(%s, %s)", marker, self.cycle)
         for consumer in self.consumers:
-            self.wait_arrival(consumer, marker, began)
-        return time.monotonic() - began
+            self.wait_arrival(consumer, marker)
+        if self.healed_at is not None:
+            self.worst = max(self.worst or 0, time.monotonic() - self.healed_at)
+            self.healed_at = None
 
-    def wait_arrival(self, consumer, marker, began):
+    def wait_arrival(self, consumer, marker):
         try:
             wait_until("the last event reaches %s" % consumer.name, lambda: consumer.has(marker), SETTLE_SECONDS)
         except TimeoutError as error:
@@ -134,7 +161,19 @@ class Rig:
     def broker(self, command, *arguments):
         """Starts, stops or kills the Kafka."""
         kafka = next(consumer for consumer in self.consumers if consumer.name == "kafka")
-        self.server.run(KAFKA, command, kafka.broker.directory, *arguments, stdout=subprocess.DEVNULL)
+        with self.rest() if command == "start" else nullcontext():
+            self.server.run(KAFKA, command, kafka.broker.directory, *arguments, stdout=subprocess.DEVNULL)
+
+    @contextmanager
+    def rest(self):
+        """There is no load for that long: while a broker takes its time to start, say."""
+        runs = self.load.running.is_set()
+        self.load.pause()
+        try:
+            yield
+        finally:
+            if runs:
+                self.load.resume()
 
     # ---- processes -----------------------------------------------------------
 
@@ -153,4 +192,6 @@ class Rig:
             files = len(os.listdir("/proc/%d/fd" % pid))
             if rss > RSS_LIMIT_KB or files > FD_LIMIT:
                 broken.append("process %d has %d kB and %d files" % (pid, rss, files))
+            self.watch.note(pid, rss, files)
+            broken += self.watch.leaks(pid)
         return broken

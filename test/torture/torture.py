@@ -20,14 +20,20 @@ from collections import Counter
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from faults import FAULTS, schedule  # noqa: E402
+from faults import FAULTS, Round, choose, schedule  # noqa: E402
+from results import Results  # noqa: E402
 from rig import Broken, Rig  # noqa: E402
 import copies  # noqa: E402, F401
 import durability  # noqa: E402, F401
+import extremes  # noqa: E402, F401
 import kills  # noqa: E402, F401
+import leaks  # noqa: E402, F401
 import outages  # noqa: E402, F401
-import points  # noqa: E402
+import points  # noqa: E402, F401
+import restored  # noqa: E402, F401
 import transactions  # noqa: E402, F401
+
+MOST_FAILURES = 5
 
 
 class Torture:
@@ -37,9 +43,9 @@ class Torture:
         self.directory = arguments.directory
         self.consumers = ("file", "kafka") if arguments.kafka else ("file",)
         self.rig = None
-        self.totals = Counter()
-        self.cycles = Counter()         # by group
-        self.worst = Counter()
+        self.rigs = 0
+        self.before = Counter()
+        self.results = Results()
         self.failures = []
         self.began = time.monotonic()
 
@@ -47,40 +53,71 @@ class Torture:
         seconds = int(time.monotonic() - self.began)
         print("%3d:%02d  %s" % (seconds // 60, seconds % 60, text), flush=True)
 
+    # ---- the rig that cycles share ---------------------------------------------
+
     def open_rig(self):
-        self.number = getattr(self, "number", 0) + 1
-        self.rig = Rig(os.path.join(self.directory, "rig%d" % self.number), self.seed, self.consumers, name="t%d" % self.number)
+        self.rigs += 1
+        self.before = Counter()
+        self.rig = Rig(os.path.join(self.directory, "rig%d" % self.rigs), self.seed, self.consumers, name="t%d" % self.rigs)
 
     def close_rig(self, keep=None):
         rig, self.rig = self.rig, None
         if rig is None:
             return
-        self.totals += rig.counts
-        for checker in rig.checkers:
-            self.totals += checker.counts
         if keep:
             rig.server.stop()
             shutil.copytree(rig.server.directory, keep, ignore=shutil.ignore_patterns("data"))
         rig.close()
         shutil.rmtree(rig.directory, ignore_errors=True)
 
+    # ---- cycles ----------------------------------------------------------------
+
+    def run_alone(self, cycle, fault, r):
+        directory = os.path.join(self.directory, "alone%d" % cycle)
+        os.makedirs(directory)
+        counts = fault.run(directory, "%s.%d" % (self.seed, cycle), r)
+        worst = counts.pop("worst", None)
+        counts["faults"] = max(counts["faults"], 1)
+        shutil.rmtree(directory, ignore_errors=True)
+        return counts, worst
+
     def run_one(self, cycle, fault):
+        """What it has come to, and the seconds until all had come out; None where that means nothing."""
         r = random.Random("%s cycle %d" % (self.seed, cycle))
-        began = time.monotonic()
         if fault.alone:
-            directory = os.path.join(self.directory, "alone%d" % cycle)
-            os.makedirs(directory)
-            counts = fault.run(directory, "%s.%d" % (self.seed, cycle), r)
-            worst = counts.pop("worst", time.monotonic() - began)
-            self.totals += counts
-            self.totals["faults"] += 1
-            shutil.rmtree(directory, ignore_errors=True)
-            return worst
+            return self.run_alone(cycle, fault, r)
         if self.rig is None:
             self.open_rig()
-        self.rig.worst = 0
+        self.before = self.rig.totals()
+        self.rig.worst = None
         self.rig.run(cycle, fault, r)
-        return self.rig.worst
+        return self.counts_since(), self.rig.worst
+
+    def counts_since(self):
+        counts = self.rig.totals()
+        counts.subtract(self.before)
+        return counts
+
+    def run_cycle(self, cycle, fault):
+        began = time.monotonic()
+        try:
+            counts, worst = self.run_one(cycle, fault)
+        except (Broken, TimeoutError) as error:
+            problem = str(error)
+        except Exception:
+            problem = traceback.format_exc()
+        else:
+            self.results.add(fault, counts, worst, time.monotonic() - began)
+            self.say("cycle %d, %s %s: ok, in %.0f s%s" % (cycle, fault.group, fault.name, time.monotonic() - began,
+                                                          "" if worst is None else ", all came out %.1f s after it" % worst))
+            return
+        counts = self.counts_since() if self.rig and not fault.alone else {"faults": 1}
+        self.results.add(fault, counts, None, time.monotonic() - began, failed=True)
+        self.failed(cycle, fault, problem)
+
+    def command(self, cycle):
+        """That which does one cycle again."""
+        return "make torture SEED=%s FROM=%d CYCLES=1%s" % (self.seed, cycle, os.environ.get("EO_ARGUMENTS", ""))
 
     def failed(self, cycle, fault, text):
         keep = os.path.join(self.directory, "failed%d" % cycle)
@@ -88,7 +125,7 @@ class Torture:
         self.say("cycle %d, %s %s: FAILED" % (cycle, fault.group, fault.name))
         for line in text.splitlines():
             print("        " + line)
-        print("        again: make torture SEED=%s FROM=%d CYCLES=1 (alone: ONLY=%s)" % (self.seed, cycle, fault.name))
+        print("        again: %s" % self.command(cycle))
         if fault.alone:
             shutil.move(os.path.join(self.directory, "alone%d" % cycle), keep)
             for path in glob.glob(os.path.join(keep, "**", "data"), recursive=True):
@@ -108,38 +145,25 @@ class Torture:
             for line in f.read().splitlines()[-40:]:
                 print("        | " + line)
 
+    # ---- a round ---------------------------------------------------------------
+
     def run(self):
         a = self.arguments
-        faults = schedule(self.seed, a.only.split(), self.consumers)
+        faults = schedule(self.seed, choose(a.only.split(), self.consumers, Round.long))
+        done = 0
         for cycle, fault in zip(range(1, a.first + a.cycles), faults):
             if cycle < a.first:
                 continue
-            try:
-                seconds = self.run_one(cycle, fault)
-            except (Broken, TimeoutError) as error:
-                self.failed(cycle, fault, str(error))
-            except Exception:
-                self.failed(cycle, fault, traceback.format_exc())
-            else:
-                self.worst[fault.group] = max(self.worst[fault.group], seconds)
-                self.say("cycle %d, %s %s: ok, all came out %.1f s after it" % (cycle, fault.group, fault.name, seconds))
-            self.cycles[fault.group] += 1
-            if len(self.failures) >= 5 or (a.minutes and time.monotonic() - self.began > a.minutes * 60):
+            self.run_cycle(cycle, fault)
+            done += 1
+            if len(self.failures) >= MOST_FAILURES or (a.minutes and time.monotonic() - self.began > a.minutes * 60):
                 break
         self.close_rig()
-        return self.report()
-
-    def report(self):
-        print()
-        for group in sorted(self.cycles):
-            print("  %-14s %5d cycles, slowest recovery %.1f s" % (group, self.cycles[group], self.worst[group]))
-        print("  " + ", ".join("%s %d" % (what, self.totals[what]) for what in
-                               ("faults", "commits", "events", "lost", "phantoms", "duplicates", "divergent")))
-        for line in points.report(self.totals):
-            print(line)
-        cycles = sum(self.cycles.values())
-        print("seed %s: %d passed, %d failed" % (self.seed, cycles - len(self.failures), len(self.failures)))
-        return 1 if self.failures or not cycles else 0
+        self.results.show()
+        if a.results:
+            self.results.write(a.results, self.seed, (time.monotonic() - self.began) / 60)
+        print("seed %s: %d passed, %d failed" % (self.seed, done - len(self.failures), len(self.failures)))
+        return 1 if self.failures or not done else 0
 
 
 def main():
@@ -151,12 +175,16 @@ def main():
     parser.add_argument("--minutes", type=float, default=0)
     parser.add_argument("--only", default="")
     parser.add_argument("--kafka", action="store_true")
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--results")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
     if arguments.list:
         for one in FAULTS:
             print("%-14s %s" % (one.group, one.name))
         return 0
+    sys.stdout.reconfigure(line_buffering=True)
+    Round.long = arguments.long
     print("seed %s" % arguments.seed, flush=True)
     return Torture(arguments).run()
 

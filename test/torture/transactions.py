@@ -4,13 +4,16 @@ transactions
 Transactions of every kind and size, and what else a database does to tables:
 VACUUM, locks, stopped processes.
 """
+import os
 import signal
 import time
+from collections import Counter
 
 import psycopg
 
-from faults import fault
-from server import kill
+from faults import Fault, fault
+from rig import Broken, Rig
+from server import kill, wait_until
 
 
 @fault("transactions", moods=("aborting",))
@@ -65,11 +68,15 @@ def stopped(rig, r):
     return done
 
 
+def segments_of(rig):
+    return [row[0] for row in rig.server.query(
+        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'eo'::regnamespace AND relname ~ '^log_[0-9]+$'")]
+
+
 @fault("transactions")
 def vacuumed(rig, r):
     """VACUUM in all its forms, of segments that are in use."""
-    segments = [row[0] for row in rig.server.query(
-        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'eo'::regnamespace AND relname ~ '^log_[0-9]+$'")]
+    segments = segments_of(rig)
     done = 0
     with rig.server.connect(application_name="vacuum") as connection:
         for _ in range(r.randint(3, 15)):
@@ -97,3 +104,112 @@ def locked(rig, r):
             except psycopg.errors.LockNotAvailable:
                 pass
     return done or 1
+
+
+# ---- commands of users on the log ------------------------------------------------
+
+REWRITE = ("VACUUM FULL {0}",
+           "BEGIN; CREATE INDEX reversed ON {0} (seq DESC, part DESC); CLUSTER {0} USING reversed; DROP INDEX eo.reversed; COMMIT",
+           "BEGIN; ALTER TABLE {0} SET (fillfactor = 90); CREATE INDEX shuffled ON {0} (event_id);"
+           " CLUSTER {0} USING shuffled; DROP INDEX eo.shuffled; COMMIT",
+           "REINDEX TABLE {0}", "ALTER TABLE {0} SET TABLESPACE pg_default", "ANALYZE {0}", "VACUUM (FULL, FREEZE) {0}")
+
+
+@fault("transactions", expected=("55P03",))
+def rewritten(rig, r):
+    """A superuser rewrites segments, also the one that is being written, and in another order."""
+    segments = segments_of(rig)
+    done = 0
+    with rig.server.connect(application_name="rewriter") as connection:
+        for _ in range(r.randint(3, 10)):
+            try:
+                connection.execute(r.choice(REWRITE).format(r.choice(segments)))
+                done += 1
+            except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+                connection.execute("ROLLBACK")
+            time.sleep(r.uniform(0, 0.2))
+    return done
+
+
+FORBIDDEN = ("TRUNCATE {0}", "DELETE FROM {0}", "UPDATE {0} SET seq = seq + 1", "INSERT INTO {0} SELECT * FROM {0}", "DROP TABLE {0}",
+             "CLUSTER {0}", "ALTER TABLE {0} ADD x integer", "CREATE INDEX ON {0} (seq)", "SELECT FROM {0} FOR UPDATE",
+             "CREATE TRIGGER t BEFORE INSERT ON {0} FOR EACH ROW EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()")
+
+
+@fault("transactions")
+def forbidden(rig, r):
+    """What producers, consumers and operators may not do to the log, nor anybody to the extension's tables."""
+    done = 0
+    with rig.server.connect(application_name="intruder") as connection:
+        connection.execute("DO $$ BEGIN CREATE ROLE intruder; PERFORM eo.grant_producer('intruder'), eo.grant_consumer('intruder'),"
+                           " eo.grant_operator('intruder'); EXCEPTION WHEN duplicate_object THEN END $$")
+        tables = [row[0] for row in connection.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'eo'::regnamespace AND relkind = 'r'")]
+        connection.execute("SET ROLE intruder")
+        for _ in range(r.randint(10, 40)):
+            statement = r.choice(FORBIDDEN)
+            statement = statement.format(r.choice(segments_of(rig) if "seq" in statement else tables))
+            try:
+                connection.execute(statement)
+            except psycopg.errors.InsufficientPrivilege:
+                done += 1
+            else:
+                raise Broken("a user may %s" % statement)
+    return done
+
+
+@fault("transactions", crashes=True)
+def truncated(rig, r):
+    """A superuser empties the log when all was published; no number comes again, also after a crash."""
+    rig.load.pause()
+    rig.settle("a")
+    rig.server.query_nothing("TRUNCATE " + ", ".join(segments_of(rig)))
+    if r.random() < 0.5:
+        rig.server.kill_all()
+        rig.server.start()
+    rig.load.resume()
+    time.sleep(r.uniform(0.2, 1))
+    return 1
+
+
+# ---- an idle one, for a whole series of cycles -------------------------------------
+
+class TurningRig(Rig):
+    """Its log goes from one segment to the next all the time."""
+
+    def options(self, r):
+        return dict(super().options(r), **{"eo_outbox.segment_size": "1MB", "eo_outbox.segment_age": "1s", "eo_outbox.retention": "0"})
+
+    def held_segments(self):
+        return self.server.one("SELECT count(*) FROM eo.segment_status() WHERE first_seq > 0 AND NOT active")
+
+
+def work(rig, r):
+    time.sleep(r.uniform(0.5, 1.5))
+    return 1
+
+
+@fault("transactions", alone=True)
+def idle_throughout(directory, seed, r):
+    """
+    Publication goes on beside it, and the log gives back its space, unless it
+    has looked into the log itself: then when it ends.  At last it commits.
+    """
+    with TurningRig(os.path.join(directory, "rig"), seed).used() as rig, rig.server.connect(application_name="idle") as idle:
+        turns = r.randint(3, 5)
+        looks = r.random() < 0.5
+        idle.execute("BEGIN ISOLATION LEVEL %s" % r.choice(("READ COMMITTED", "REPEATABLE READ")))
+        idle.execute("SELECT load.make('late', %s, 'orders', 'late', 'late', 1, 10), pg_current_xact_id()", (turns,))
+        if looks:
+            idle.execute("SELECT count(*) FROM eo.events")
+        for turn in range(1, turns + 1):
+            def run(rig, r, last=turn == turns):
+                work(rig, r)
+                if last:
+                    idle.execute("COMMIT")
+                return 1
+            rig.run(turn, Fault("transactions", "idle", run, False, ("calm", "nested"), (), "", False), r)
+            if not looks:
+                wait_until("the log gives back its space", lambda: not rig.held_segments(), 30)
+        wait_until("the log gives back its space", lambda: not rig.held_segments(), 30)
+        return Counter(rig.totals())

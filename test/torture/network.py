@@ -1,0 +1,165 @@
+"""
+network
+
+What lies between a publisher and its broker: a proxy on the way that holds
+everything up, or one direction of it, refuses connections, is slow, or cuts them
+in the middle of a message.
+"""
+import socket
+import struct
+import threading
+import time
+from contextlib import contextmanager
+
+CHUNK = 65536
+UP, DOWN = "up", "down"         # to the broker, and back
+RESET = struct.pack("ii", 1, 0)
+
+
+def end(connection, reset=False):
+    try:
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    connection.close()
+
+
+class Link:
+    """A connection through the proxy, which is two."""
+
+    def __init__(self, proxy, client, broker):
+        self.proxy = proxy
+        self.ends = (client, broker)
+        self.open = {UP: threading.Event(), DOWN: threading.Event()}
+        self.running = 2
+        for one in self.ends:
+            one.settimeout(None)
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for way, (source, sink) in ((UP, (client, broker)), (DOWN, (broker, client))):
+            if way not in proxy.closed:
+                self.open[way].set()
+            threading.Thread(target=self.pump, args=(source, sink, way), daemon=True).start()
+
+    def pump(self, source, sink, way):
+        """What was sent before an end arrives before it, also when it was held up."""
+        try:
+            while True:
+                data = source.recv(self.proxy.chunk)
+                self.open[way].wait()
+                if not data:
+                    break
+                if self.proxy.delay:
+                    time.sleep(self.proxy.delay)
+                sink.sendall(self.proxy.measure(data))
+                if self.proxy.left == 0:
+                    self.proxy.cut()
+            sink.shutdown(socket.SHUT_WR)
+            with self.proxy.lock:
+                self.running -= 1
+            if not self.running:
+                self.end()
+        except OSError:
+            self.end()
+
+    def end(self, reset=False):
+        self.proxy.links.discard(self)
+        for one in self.ends:
+            end(one, reset)
+        for way in self.open.values():
+            way.set()
+
+
+class Proxy:
+    def __init__(self):
+        self.target = None      # the broker's port
+        self.links = set()
+        self.closed = set()     # ways
+        self.delay = 0.0        # s, for each piece
+        self.chunk = CHUNK
+        self.left = None        # bytes until everything is cut; None: it is not
+        self.lock = threading.Lock()
+        self.port = 0
+        self.listen()
+
+    def listen(self):
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind(("127.0.0.1", self.port))
+        self.listener.listen(64)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+
+    def accept(self, listener):
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                broker = socket.create_connection(("127.0.0.1", self.target), 10)
+            except OSError:
+                end(client, reset=True)
+                continue
+            self.links.add(Link(self, client, broker))
+
+    def measure(self, data):
+        """What may still pass before the cut."""
+        with self.lock:
+            if self.left is not None:
+                data = data[:self.left]
+                self.left -= len(data)
+        return data
+
+    def cut(self):
+        """Ends all that there is; new ones are welcome."""
+        self.left = None
+        for link in list(self.links):
+            link.end(reset=True)
+
+    def close(self):
+        end(self.listener)
+        self.cut()
+
+    # ---- disturbances --------------------------------------------------------
+
+    @contextmanager
+    def held(self, *ways, later=True):
+        """Nothing passes there meanwhile, and nobody is told; then it arrives.  Those who connect later are held, too, or not."""
+        if later:
+            self.closed.update(ways)
+        links = list(self.links)
+        for link in links:
+            for way in ways:
+                link.open[way].clear()
+        try:
+            yield
+        finally:
+            self.closed.clear()
+            for link in links + list(self.links):
+                for way in ways:
+                    link.open[way].set()
+
+    @contextmanager
+    def refusing(self):
+        """Nobody is there."""
+        end(self.listener)
+        self.cut()
+        try:
+            yield
+        finally:
+            self.listen()
+
+    @contextmanager
+    def slow(self, delay, chunk):
+        """Each piece takes that long, and is no larger."""
+        self.delay, self.chunk = delay, chunk
+        try:
+            yield
+        finally:
+            self.delay, self.chunk = 0.0, CHUNK
+
+    def cut_after(self, size):
+        """In the middle of whatever comes then."""
+        self.left = size
