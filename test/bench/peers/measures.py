@@ -11,7 +11,7 @@ import re
 import statistics
 import time
 
-from lab import CLIENTS, LOOK_SECONDS, PROBES, wait
+from lab import CLIENTS, LOOK_SECONDS, PROBES, processor_seconds, wait
 
 LIVE_SECONDS = 120      # for a relay to begin; JVMs need some
 QUIET_SECONDS = 20      # without anything new, what is missing is lost
@@ -25,7 +25,7 @@ class Scale:
     def __init__(self, quick, backlog, limit):
         self.transactions = 2000 if quick else 20000
         self.seconds = 4 if quick else 20
-        self.warm = 1 if quick else 3
+        self.warm = 1 if quick else 10      # relays in Java compile themselves meanwhile
         self.rates = (100, 1000, 5000)
         self.backlog = backlog or (20000 if quick else 5000000)
         self.limit = limit or (60 if quick else 600)
@@ -34,20 +34,24 @@ class Scale:
 
 
 class Measure:
-    def __init__(self, function, idle):
+    def __init__(self, function, idle, long):
         self.name = function.__name__
         self.function = function
         self.idle = idle
+        self.long = long
         self.help = function.__doc__.strip().splitlines()[0]
 
 
 MEASURES = []
 
 
-def measure(idle):
-    """Registers a measure; `idle` says whether to take it with an idle transaction too."""
+def measure(idle, long=False):
+    """
+    Registers a measure.  `idle` says whether to take it with an idle transaction
+    too, `long` that a round is so long that there are fewer.
+    """
     def register(function):
-        MEASURES.append(Measure(function, idle))
+        MEASURES.append(Measure(function, idle, long))
         return function
     return register
 
@@ -95,12 +99,13 @@ def throughput(rig, peer, scale, idle):
     """events/s into Kafka while ten clients commit as fast as they can"""
     most = 40000
     with rig.lab(peer, idle) as lab:
-        lab.consume(PROBES + most * scale.seconds)
+        lab.consume(PROBES + most * (scale.warm + scale.seconds))
         lab.start()
         lab.live(LIVE_SECONDS)
+        arrived(lab, lab.load(most, scale.warm).finish(), scale.limit, scale.quiet)
         before = lab.consumer.account()
         begun = time.time()
-        load = lab.load(most, scale.seconds)
+        load = lab.load(most, scale.seconds, PROBES + most * scale.warm)
         wait(lambda: load.process.poll() is not None, scale.seconds + 60, "the load to end")
         after = lab.consumer.account()
         seconds = time.time() - begun
@@ -164,7 +169,10 @@ def one_rate(rig, peer, scale, idle, rate):
         arrived(lab, load, scale.limit, scale.quiet)
         lab.relay.check()
         cpu, wal = spent.since()
-        times = latencies(load, lab.consumer.close(), rate * scale.warm)
+        received = lab.consumer.close()
+    if missing(load, received):
+        raise RuntimeError("%d of %d events have not come" % (missing(load, received), load.committed))
+    times = latencies(load, received, rate * scale.warm)
     p50, p99, p999 = percentiles(times) if times else (None, None, None)
     return {"p50_%d" % rate: p50, "p99_%d" % rate: p99, "p999_%d" % rate: p999,
             "came_to_%d" % rate: load.rate, "cpu_%d" % rate: cpu * 1e6 / load.committed,
@@ -194,7 +202,7 @@ def wait_drained(lab, count, limit):
         time.sleep(LOOK_SECONDS)
 
 
-@measure(idle=True)
+@measure(idle=True, long=True)
 def drain(rig, peer, scale, idle):
     """a backlog to Kafka: events/s, processor, WAL, and the disk that is taken afterwards"""
     with rig.lab(peer, idle) as lab:
@@ -202,12 +210,14 @@ def drain(rig, peer, scale, idle):
         begun = time.monotonic()
         count = lab.fill(scale.backlog, 1, scale.limit)
         filled = time.monotonic() - begun
-        peak = lab.server.size() - size
+        peak = lab.server.size() - size + peer.held(lab)
         lab.consume(count)
+        # What has run while the backlog came in.
+        helpers = sum(processor_seconds(one.pids()) for one in lab.helpers)
         cpu, wal, begun = lab.processor_of_server(), lab.server.wal_position(), time.time()
         lab.start()
         account = wait_drained(lab, count, scale.limit)
-        relay = lab.processor_of_relay()
+        relay = lab.processor_of_relay() - helpers
         cpu, wal = lab.processor_of_server() - cpu, lab.server.wal_position() - wal
         done = max(account.distinct, 1)
         seconds = account.last_us / 1e6 - begun if account.distinct == count else time.time() - begun
@@ -252,11 +262,11 @@ def down(rig, peer, scale, idle):
             "down_resume_s": None if lost else account.last_us / 1e6 - back}
 
 
-def silence(received, killed):
-    """Seconds from the kill to the end of the consumer's longest silence after it."""
-    times = [killed, *sorted(us for us in received if us > killed)]
-    gaps = [(after - before, after) for before, after in zip(times, times[1:])]
-    return (max(gaps)[1] - killed) / 1e6 if gaps else None
+def resumed(load, received, killed):
+    """Seconds to the receipt of the first event that was sent when the relay was dead already."""
+    after = [received[load.first_id + number] for number, sent in enumerate(load.sent_at)
+             if sent > killed and received[load.first_id + number]]
+    return (min(after) - killed) / 1e6 if after else None
 
 
 def one_kill(rig, peer, scale, part):
@@ -268,14 +278,14 @@ def one_kill(rig, peer, scale, part):
         load = lab.load(rate, seconds)
         begun = time.monotonic()
         wait(lambda: time.monotonic() - begun > scale.seconds / 2, seconds, "the load to run")
-        killed = time.time() * 1e6
         lab.relay.kill(part)
+        killed = time.time() * 1e6
         lab.relay.revive(part)
         load.finish()
         account = arrived(lab, load, CATCH_UP_SECONDS, 4 * scale.quiet)
         received = lab.consumer.close()
     worst = max(latencies(load, received, 0), default=None)
-    return {"resume_s_" + part: silence(received, killed),
+    return {"resume_s_" + part: resumed(load, received, killed),
             "worst_ms_" + part: worst / 1e3 if worst is not None else None,
             "duplicates_" + part: account.duplicates, "lost_" + part: missing(load, received),
             "disordered_" + part: account.disordered, "failed_" + part: load.failed}

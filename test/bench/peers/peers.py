@@ -104,10 +104,12 @@ def take(rig, samples, peer, measure, scale, idle):
         for name, value in result.items())))
 
 
-def measure_all(rig, samples, peers, measures, scale, rounds, idles):
-    for number in range(rounds):
+def measure_all(rig, samples, peers, measures, scale, arguments):
+    for number in range(arguments.rounds):
         for measure in measures:
-            for idle in (False, True) if measure.idle and idles else (False,):
+            if measure.long and number >= arguments.drains:
+                continue
+            for idle in (False, True) if measure.idle and arguments.idle else (False,):
                 rig.say("== round %d: %s%s: %s" % (number + 1, measure.name,
                                                   " with an idle transaction" if idle else "", measure.help))
                 for peer in peers:
@@ -133,7 +135,7 @@ def run(arguments, peers, measures):
     samples.save()
     try:
         rig.open()
-        measure_all(rig, samples, present, measures, scale, arguments.rounds, arguments.idle)
+        measure_all(rig, samples, present, measures, scale, arguments)
     finally:
         rig.close()
     report = Report(samples.data, PEERS)
@@ -151,6 +153,7 @@ def main():
     parser.add_argument("--peers", default="")
     parser.add_argument("--rows", default="")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--drains", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-idle", dest="idle", action="store_false")
     parser.add_argument("--backlog", type=int, default=0)

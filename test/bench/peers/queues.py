@@ -10,7 +10,9 @@ import sources
 from peer import BATCH, POLL_SECONDS, Peer, Processes, peer, python
 from tables import VACUUM, forwarder, forwarder_version, forwarding, package
 
-TICK_MS = 10            # between ticks; PgQ's default is a second, PgQue's 100 ms
+# Between ticks: PgQue's default; PgQ's is a second.  More often is worse: a batch
+# is what lies between two ticks, and the forwarder needs some ms for any batch.
+TICK_MS = 100
 ROTATION_SECONDS = 20   # PgQ's and PgQue's default is two hours
 MAINTENANCE_SECONDS = 5
 

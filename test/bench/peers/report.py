@@ -89,7 +89,8 @@ def conditions(scale, arguments):
         "Kafka": "one broker on the same machine, %d partitions, acks=all, idempotent producers"
                  % PARTITIONS,
         "events": "%d bytes of JSON, %d keys; %s" % (PAYLOAD, KEYS, CONDITIONS),
-        "rounds": "%d, medians (least-greatest)" % arguments.rounds,
+        "rounds": "%d, of the backlog %d; medians (least-greatest)" % (
+            arguments.rounds, min(arguments.rounds, arguments.drains)),
         "times": "%d s of load after %d s to warm up; a backlog of %d, %d s at most to go in and %d s to"
                  " go out, then what was reached counts" % (
                      scale.seconds, scale.warm, scale.backlog, scale.limit, scale.limit),
