@@ -21,6 +21,9 @@ PUBLISHER_CFLAGS = -std=gnu99 -O1 -g $(PUBLISHER_WARNINGS) -fPIE -Isrc -MMD -MP 
 	-DEO_REPORTS='"$(PUBLISHER_REPORTS)"'
 PUBLISHER_EXTRA = build/obj/sanitizer_options.o
 endif
+ifneq ($(findstring --coverage,$(PUBLISHER_CC)),)
+PUBLISHER_EXTRA = build/obj/coverage_exit.o
+endif
 ifdef EO_TEST
 PUBLISHER_CFLAGS += -DEO_TEST_SWITCHES
 endif
@@ -67,7 +70,7 @@ build/obj/%.o: src/%.c build/obj/.flags
 	@mkdir -p $(@D)
 	$(PUBLISHER_CC) $(PUBLISHER_CFLAGS) $(PUBLISHER_LIB_CFLAGS) -c $< -o $@
 
-build/obj/sanitizer_options.o: test/analysis/sanitizer_options.c
+build/obj/%.o: test/analysis/%.c
 	@mkdir -p $(@D)
 	$(PUBLISHER_CC) $(PUBLISHER_CFLAGS) -c $< -o $@
 
