@@ -63,6 +63,13 @@ def print_table(results):
             print("    " + note)
 
 
+def other_sections():
+    """What stands in RESULTS.md below this table, and others have written."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "RESULTS.md")) as f:
+        _, mark, rest = f.read().partition("\n## ")
+    return mark + rest
+
+
 def write_results(path, description, results, names):
     with open(path, "w") as f:
         f.write("# Measured\n\n")
@@ -75,6 +82,7 @@ def write_results(path, description, results, names):
         for name, result in results:
             f.write("- **%s**: `%s`\n" % (name, result.command.replace("`", "'")))
             f.writelines("  - %s\n" % note for note in result.notes)
+        f.write(other_sections())
 
 
 def measure(directory, rounds, chosen):
