@@ -193,8 +193,8 @@ BEGIN
 	before := (SELECT count(*) FROM eo.pending());
 	BEGIN
 		EXECUTE format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT * FROM copy', rel, written);
-	EXCEPTION WHEN check_violation THEN
-		-- a constraint that is not valid
+	EXCEPTION WHEN check_violation OR not_null_violation THEN
+		-- a constraint that is not valid, as NOT NULL may be from 18 on
 		GET STACKED DIAGNOSTICS m = MESSAGE_TEXT;
 		RETURN NEXT (rel, 'refused', 0, 0, 0, m)::checked.finding;
 		RETURN;
