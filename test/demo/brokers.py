@@ -95,8 +95,11 @@ class Kafka:
     def follow(self, name):
         """Reads everything from the beginning on, into that file."""
         path = os.path.join(self.directory, name)
+        patient = os.path.join(self.directory, "follower.properties")
+        with open(patient, "w") as properties:
+            properties.write("default.api.timeout.ms=600000\n")    # the broker may be away meanwhile
         with open(path, "w") as followed:
-            self.follower = subprocess.Popen(self.command("follow", *self.topics),
+            self.follower = subprocess.Popen(self.command("--client", patient, "follow", *self.topics),
                                              stdin=subprocess.DEVNULL, stdout=followed)
         self.tail = Tail(path)
 

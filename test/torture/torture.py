@@ -86,8 +86,6 @@ class Torture:
         r = random.Random("%s cycle %d" % (self.seed, cycle))
         if fault.alone:
             return self.run_alone(cycle, fault, r)
-        if self.rig is None:
-            self.open_rig()
         self.before = self.rig.totals()
         self.rig.worst = None
         self.rig.run(cycle, fault, r)
@@ -101,6 +99,9 @@ class Torture:
     def run_cycle(self, cycle, fault):
         began = time.monotonic()
         try:
+            if self.rig is None and not fault.alone:
+                self.open_rig()
+                began = time.monotonic()
             counts, worst = self.run_one(cycle, fault)
         except (Broken, TimeoutError) as error:
             problem = str(error)
