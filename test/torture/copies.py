@@ -114,6 +114,7 @@ def rewound_primary(directory, seed, r):
             wait_until("the epoch rises by one", lambda: last_seq(rig.server) >> EPOCH_BITS == number + 1)
             rewind(one, other)
             follow(one, other)
+            rig.healed()
             one, other = other, one
         rig.check(unexpected + rig.load.pause())
         return family.totals()

@@ -70,10 +70,12 @@ class Results:
                  "- machine: " + machine(),
                  "- PostgreSQL: " + version("postgres", "--version").split(") ", 1)[-1],
                  "- eo_outbox: commit %s, test build" % os.environ.get("EO_COMMIT", "unknown"),
-                 "- repeat: `make torture SEED=%s%s`, %d minutes" % (seed, os.environ.get("EO_ARGUMENTS", ""), minutes),
+                 "- repeat: `make torture SEED=%s CYCLES=%d%s` (%d minutes)" % (
+                     seed, self.totals()["cycles"], os.environ.get("EO_ARGUMENTS", ""), minutes),
                  "", "| " + " | ".join(self.headings()) + " |", "|---" * len(self.headings()) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in self.rows()]
         lines += ["", LEGEND]
-        lines += ["", points.summary(self.totals())]
+        if "points" in self.groups:
+            lines += ["", points.summary(self.totals())]
         with open(path, "w") as f:
             f.write("\n".join(lines) + "\n")
