@@ -43,7 +43,6 @@ class Table:
 
 class PgQ:
     """PgQ's own loop: next_batch, its events by a cursor, finish_batch."""
-    schema = "pgq"
 
     def __init__(self, connection, limit):
         self.connection = connection
@@ -56,14 +55,16 @@ class PgQ:
         if self.batch is None:
             return None
         # A batch is as large as what was written between two ticks.
-        rows = self.connection.execute(
-            "SELECT ev_extra1, ev_data FROM pgq.get_batch_cursor(%s, 'batch', %s)",
-            (self.batch, self.limit)).fetchall()
-        return self.rest(rows)
+        return self.events(self.connection.execute(
+            "SELECT * FROM pgq.get_batch_cursor(%s, 'batch', %s)", (self.batch, self.limit)))
 
-    def rest(self, rows):
+    def events(self, cursor):
+        names = [column.name for column in cursor.description]
+        key, data = names.index("ev_extra1"), names.index("ev_data")
+        rows = cursor.fetchall()
         while rows:
-            yield from rows
+            for row in rows:
+                yield row[key], row[data]
             rows = self.connection.execute("FETCH %d FROM batch" % self.limit).fetchall()
         self.connection.execute("CLOSE batch")
 

@@ -202,6 +202,14 @@ def wait_drained(lab, count, limit):
         time.sleep(LOOK_SECONDS)
 
 
+def settle(lab, seconds):
+    """Life goes on with an event a second, so that there is an occasion to clean up."""
+    for _ in range(seconds):
+        lab.probe()
+        time.sleep(1)
+    lab.server.execute("CHECKPOINT")
+
+
 @measure(idle=True, long=True)
 def drain(rig, peer, scale, idle):
     """a backlog to Kafka: events/s, processor, WAL, and the disk that is taken afterwards"""
@@ -221,8 +229,7 @@ def drain(rig, peer, scale, idle):
         cpu, wal = lab.processor_of_server() - cpu, lab.server.wal_position() - wal
         done = max(account.distinct, 1)
         seconds = account.last_us / 1e6 - begun if account.distinct == count else time.time() - begun
-        time.sleep(scale.settle)
-        lab.server.execute("CHECKPOINT")
+        settle(lab, scale.settle)
         disk = lab.server.size() - size + peer.held(lab)
     return {"drain": account.distinct / seconds, "backlog": count, "drained": account.distinct,
             "first_s": account.first_us / 1e6 - begun if account.distinct else None,

@@ -94,7 +94,8 @@ def take(rig, samples, peer, measure, scale, idle):
         result = measure.function(rig, peer, scale, idle)
     except Exception as error:      # pylint: disable=broad-except
         traceback.print_exc()
-        samples.data["failed"][key] = (str(error).strip().splitlines() or [repr(error)])[0][:200]
+        words = str(error).strip().splitlines() or [repr(error)]
+        samples.data["failed"][key] = words[0] if len(words) == 1 else "%s ... %s" % (words[0], words[-1])
         samples.save()
         rig.say("%s FAILED" % key)
         return

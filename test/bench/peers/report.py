@@ -96,7 +96,7 @@ def conditions(scale, arguments):
                      scale.seconds, scale.warm, scale.backlog, scale.limit, scale.limit),
         "idle": "a transaction with an id and a snapshot, open in the same database from before the"
                 " first event on",
-        "disk": "growth of the database, and WAL that a slot keeps, %d s after the last event" % scale.settle,
+        "disk": "growth of the database, and WAL that a slot keeps, after %d s more of an event a second" % scale.settle,
         "quick": "QUICK=1: too little to compare anything by" if arguments.quick else "",
     }
 
