@@ -120,12 +120,13 @@ def percentiles(values):
                  for part in (0.5, 0.99, 0.999))
 
 
-def latencies(load, received, skip):
-    """From the commit to the receipt, in us, of the acknowledged events after the first `skip`."""
+def latencies(load, received, warm):
+    """From the commit to the receipt, in us, of the events sent after the first `warm` seconds."""
+    begun = min(us for us in load.sent_at if us) + warm * 1e6
     return array.array("q", (
         received[load.first_id + number] - committed
         for number, committed in enumerate(load.committed_at)
-        if number >= skip and committed and received[load.first_id + number]))
+        if committed and load.sent_at[number] >= begun and received[load.first_id + number]))
 
 
 def arrived(lab, load, seconds, quiet):

@@ -18,6 +18,7 @@ from wins import reason  # noqa: E402
 HEADING = "## Against peers"
 OURS = "eo_"
 CLOSE = 1.05            # a win by less is none
+LEAST_RATE = 0.9        # of the load, or its latencies are not compared
 
 
 class Column:
@@ -50,7 +51,7 @@ TABLES = (
     Table("latency", "Steady load: from the commit to the receipt by a consumer of Kafka: p50 / p99 / p99.9, ms", tuple(
         Column("%d/s" % rate, tuple("%s_%d" % (p, rate) for p in ("p50", "p99", "p999")), -1, "%.1f")
         for rate in (100, 1000, 5000)) + (
-        Column("5000/s came to", ("came_to_5000",), 0, "%.0f"),
+        Column("the load came to", tuple("came_to_%d" % rate for rate in (100, 1000, 5000)), 0, "%.0f"),
         Column("processor of server and relay at 1000/s, s per million", ("cpu_1000",), -1, "%.0f"),
         Column("WAL at 1000/s, bytes an event", ("wal_1000",), -1, "%.0f"))),
     Table("drain", "A backlog to Kafka, from the start of the relay", (
@@ -162,11 +163,19 @@ class Report:
                     found += self.win(table, column, metric, idle)
         return ["", "Where a peer is better:", "", *found] if found else []
 
+    def comparable(self, peer, measure, idle, metric, suffix):
+        """Not where the load could not be had, nor where it was not the relay that was killed."""
+        rate = metric.rpartition("_")[2] if measure == "latency" else ""
+        if rate:
+            came = self.values(peer, measure, idle, "came_to_" + rate)
+            return bool(came) and statistics.median(came) >= LEAST_RATE * int(rate)
+        return suffix in ("", "_relay") or peer.name.startswith(OURS)
+
     def win(self, table, column, metric, idle):
         entries = []
         for _, peer, its_idle, suffix in self.lines_of(table):
             values = self.values(peer, table.measure, idle, metric + suffix)
-            if its_idle == idle and values:
+            if its_idle == idle and values and self.comparable(peer, table.measure, idle, metric, suffix):
                 entries.append((statistics.median(values), peer, suffix))
         ours = [value for value, peer, _ in entries if peer.name.startswith(OURS)]
         others = [entry for entry in entries if not entry[1].name.startswith(OURS)]
