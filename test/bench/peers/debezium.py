@@ -47,7 +47,8 @@ class Debezium(Peer):
                " every batch (offset.flush.interval.ms 0, as Debezium Server's example),"
                " heartbeat.interval.ms 1000; a batch is acknowledged before the next one is sent,"
                " as in Debezium Server; heap 2 GB" % (POLL_SECONDS * 1000))
-    caveat = "needs wal_level = logical and a slot, which keeps WAL while the relay is away"
+    caveat = ("needs wal_level = logical, with which all of the cluster's updates and deletes log somewhat"
+              " more, and a slot, which keeps WAL while the relay is away; the JVM takes seconds to start")
     tables = None
     options = {}
 
