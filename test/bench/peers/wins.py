@@ -12,6 +12,8 @@ EMIT = ("pg_logical_emit_message writes the message to WAL and nowhere else: no 
 SERVER = ("The peer's relay is a program outside the server; ours is a background worker, and PostgreSQL restarts"
           " the whole server when one of those is killed with SIGKILL. The publisher, which is where"
           " Kafka's client runs and crashes, is a process of its own for this reason.")
+TEXT = ("Its events are rows of text, without an id of their own beyond a number; ours are jsonb, with a uuid and"
+        " a type.")
 
 REASONS = {
     ("commit_us", "debezium-message"): EMIT,
@@ -21,10 +23,7 @@ REASONS = {
     ("disk_before", "debezium-message"): "The events are in WAL, which other transactions fill as well,"
                                           " and in no relation.",
     ("disk", "debezium-message"): "The events are in WAL, which is recycled, and in no relation.",
-    ("disk_before", "pgq"): "Events are rows of text, without an id of their own beyond a number; ours are jsonb,"
-                            " with a uuid and a type.",
-    ("disk_before", "pgque"): "Events are rows of text, without an id of their own beyond a number; ours are jsonb,"
-                              " with a uuid and a type.",
+    **{(metric, name): TEXT for name in ("pgq", "pgque") for metric in ("disk_before", "commit_wal", "wal")},
     "failed": SERVER,
     ("resume_s", "relay"): SERVER,
     "first_s": "Starting is a matter of once; a backlog does not wait for it.",
