@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 
-from faults import fault
+from faults import Round, fault
 from heirs import EPOCH_BITS, Family, follow, last_seq, promote, state_of, wait_state
 from rig import Broken
 from server import Server, kill, wait_until
@@ -104,7 +104,7 @@ def rewound_primary(directory, seed, r):
         rig.server.query_nothing("SELECT pg_reload_conf()")
         one, other = rig.server, family.standby(rig)
         unexpected = []
-        for number in range(r.randint(2, 3)):
+        for number in range(4 if Round.long else 2):
             a_while(r)
             hold_up_standby(other, r)
             unexpected += take_place(rig, other, r)

@@ -74,6 +74,16 @@ class DiskFile(File):
         del self.arrivals[kept:]
         return lost
 
+    def caught_up(self):
+        with open(self.path, "rb") as f:
+            f.seek(self.tail.offset)
+            return b"\n" not in f.read()
+
+    def go_back(self):
+        """To the end of what is left of it; what was read of the rest stays known."""
+        with open(self.path, "rb") as f:
+            self.tail.offset = min(self.tail.offset, f.read().rfind(b"\n") + 1)
+
     def repaired(self):
         """A write that did not reach the disk may have left zeros before one that did."""
         with open(self.path, "rb") as f:
@@ -316,6 +326,7 @@ def found_out(directory, seed, r, lose, breach, **options):
         for rig.cycle in range(1, 6):
             lose(rig, r)
             rig.disk.start(rig.server)
+            rig.target.release()
             rig.load.pause()
             if breach(rig):
                 return Counter(commits=len(rig.load.acknowledged))
@@ -327,7 +338,10 @@ def lose_all_unsynced(rig, r, synchronous):
     time.sleep(r.uniform(0.3, 1))
     await_publication(rig.target.path)
     rig.server.kill_all()
+    wait_until("the file is read", rig.target.caught_up)
+    rig.target.hold()
     rig.disk.lose(r, "nothing")
+    rig.target.go_back()
 
 
 @fault("durability", alone=True)

@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import nullcontext
 
 from consumers import KAFKA, Kafka
-from faults import Fault, fault
+from faults import Fault, Round, fault
 from rig import CONSUMERS, Broken, Rig
 from server import kill, wait_until
 
@@ -189,7 +189,7 @@ def lose_the_latest(rig, r):
 def older_copy(directory, seed, r):
     """Healed from the log, which keeps what was published for a while."""
     with restored_rig(directory, seed) as rig:
-        for number in range(1, r.randint(2, 4)):
+        for number in range(1, 5 if Round.long else 2):
             run_cycle(rig, r, number, lose_the_latest)
             rig.require_all()
         return counts_of(rig)
