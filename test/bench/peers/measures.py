@@ -173,7 +173,7 @@ def one_rate(rig, peer, scale, idle, rate):
         received = lab.consumer.close()
     if missing(load, received):
         raise RuntimeError("%d of %d events have not come" % (missing(load, received), load.committed))
-    times = latencies(load, received, rate * scale.warm)
+    times = latencies(load, received, scale.warm)
     p50, p99, p999 = percentiles(times) if times else (None, None, None)
     return {"p50_%d" % rate: p50, "p99_%d" % rate: p99, "p999_%d" % rate: p999,
             "came_to_%d" % rate: load.rate, "cpu_%d" % rate: cpu * 1e6 / load.committed,
