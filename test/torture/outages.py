@@ -19,6 +19,14 @@ def kafka_of(rig):
     return next(consumer for consumer in rig.consumers if consumer.name == "kafka")
 
 
+def a_minute(rig, r):
+    """Or more, with a load in the first seconds of it: as much as must have come out half a minute after it."""
+    busy = r.uniform(5, 10)
+    time.sleep(busy)
+    with rig.rest():
+        time.sleep(MINUTE - busy + r.uniform(0, 15))
+
+
 # ---- the broker --------------------------------------------------------------
 
 @fault("broker", needs="kafka")
@@ -49,7 +57,7 @@ def rests(rig, r):
 def hangs_a_minute(rig, r):
     """Longer than all patience of publisher and relay."""
     rig.broker("kill", "STOP")
-    time.sleep(MINUTE + r.uniform(0, 15))
+    a_minute(rig, r)
     rig.broker("kill", "CONT")
     return 1
 
@@ -57,7 +65,7 @@ def hangs_a_minute(rig, r):
 @fault("broker", needs="kafka", long=True)
 def rests_a_minute(rig, r):
     rig.broker("stop", *r.choice(((), ("--now",))))
-    time.sleep(MINUTE)
+    a_minute(rig, r)
     rig.broker("start")
     return 1
 
@@ -101,7 +109,7 @@ def cut_off(rig, r):
 @fault("broker", needs="kafka", long=True)
 def cut_off_a_minute(rig, r):
     with kafka_of(rig).proxy.held(*r.choice(((UP, DOWN), (UP,), (DOWN,)))):
-        time.sleep(MINUTE + r.uniform(0, 15))
+        a_minute(rig, r)
     return 1
 
 
