@@ -123,9 +123,21 @@ $$;
 
 CREATE TYPE checked.finding AS (relation regclass, step text, rows bigint, events bigint, wrong bigint, error text);
 
--- Compares the events since `before` with the rows of the query: those of the
--- old rows, or of the new ones.
-CREATE FUNCTION checked.compare(rel regclass, mode text, step text, side text, before bigint, query text) RETURNS checked.finding
+-- The rows as a temporary table that to_jsonb() gives, of which an event names what
+-- a regclass is with its schema.
+CREATE PROCEDURE checked.copy_rows(rel regclass, name text) LANGUAGE plpgsql AS $$
+DECLARE
+	path text := current_setting('search_path');
+BEGIN
+	PERFORM set_config('search_path', 'pg_catalog', true);
+	EXECUTE format('DROP TABLE IF EXISTS pg_temp.%I', name);
+	EXECUTE format('CREATE TEMP TABLE %I ON COMMIT DROP AS SELECT to_jsonb("the row") FROM ONLY %s AS "the row"', name, rel);
+	PERFORM set_config('search_path', path, true);
+END $$;
+
+-- Compares the events since `before` with the rows in the temporary table `last`:
+-- those of the old rows, or of the new ones.
+CREATE FUNCTION checked.compare(rel regclass, mode text, step text, side text, before bigint) RETURNS checked.finding
 LANGUAGE plpgsql AS $$
 DECLARE
 	found checked.finding := (rel, step, 0, 0, 0, NULL);
@@ -135,9 +147,8 @@ BEGIN
 	CREATE TEMP TABLE told ON COMMIT DROP AS
 		SELECT topic, type, checked.told(mode, payload, side) AS row FROM
 			(SELECT * FROM eo.pending() OFFSET before) AS e WHERE substring(type, '[^.]*$') = ANY (types);
-	EXECUTE format('CREATE TEMP TABLE want ON COMMIT DROP AS
-		SELECT topic, to_jsonb::text AS row FROM (%s) AS q (to_jsonb), (SELECT checked.topic(r) FROM checked.roots(%L) AS r) AS t (topic)',
-		query, rel);
+	CREATE TEMP TABLE want ON COMMIT DROP AS
+		SELECT topic, to_jsonb::text AS row FROM pg_temp.last, (SELECT checked.topic(r) FROM checked.roots(rel) AS r) AS t (topic);
 	SELECT count(*) INTO found.rows FROM want;
 	SELECT count(*) INTO found.events FROM told;
 	SELECT count(*) INTO found.wrong FROM (
@@ -162,7 +173,7 @@ BEGIN
 	EXECUTE format('CREATE TEMP TABLE copy ON COMMIT DROP AS SELECT %s FROM ONLY %s', written, rel);
 	GET DIAGNOSTICS n = ROW_COUNT;
 	most := CASE WHEN n > 5000 THEN 1 WHEN n > 1000 THEN 3 ELSE 25 END;
-	EXECUTE format('CREATE TEMP TABLE original ON COMMIT DROP AS SELECT to_jsonb("the row") FROM ONLY %s AS "the row"', rel);
+	CALL checked.copy_rows(rel, 'original');
 
 	-- to the same value, and column by column to another, as a constraint may forbid
 	FOR change IN SELECT * FROM (
@@ -181,14 +192,14 @@ BEGIN
 			RETURN NEXT (rel, 'refused', 0, 0, 0, m)::checked.finding;
 			CONTINUE;
 		END;
-		RETURN NEXT checked.compare(rel, mode, change.step, 'new', before,
-			format('SELECT to_jsonb("the row") FROM ONLY %s AS "the row"', rel));
+		CALL checked.copy_rows(rel, 'last');
+		RETURN NEXT checked.compare(rel, mode, change.step, 'new', before);
 	END LOOP;
 
 	before := (SELECT count(*) FROM eo.pending());
-	EXECUTE format('CREATE TEMP TABLE last ON COMMIT DROP AS SELECT to_jsonb("the row") FROM ONLY %s AS "the row"', rel);
+	CALL checked.copy_rows(rel, 'last');
 	EXECUTE format('DELETE FROM ONLY %s', rel);
-	RETURN NEXT checked.compare(rel, mode, 'deleted', 'old', before, 'SELECT to_jsonb FROM last');
+	RETURN NEXT checked.compare(rel, mode, 'deleted', 'old', before);
 
 	before := (SELECT count(*) FROM eo.pending());
 	BEGIN
@@ -199,8 +210,9 @@ BEGIN
 		RETURN NEXT (rel, 'refused', 0, 0, 0, m)::checked.finding;
 		RETURN;
 	END;
-	RETURN NEXT checked.compare(rel, mode, 'inserted', 'new', before, format('SELECT to_jsonb("the row") FROM ONLY %s AS "the row"', rel));
-	EXECUTE format('SELECT count(*) FROM (SELECT to_jsonb("the row")::text FROM ONLY %s AS "the row" EXCEPT ALL SELECT to_jsonb::text FROM original) AS d', rel) INTO n;
+	CALL checked.copy_rows(rel, 'last');
+	RETURN NEXT checked.compare(rel, mode, 'inserted', 'new', before);
+	SELECT count(*) INTO n FROM (SELECT to_jsonb::text FROM pg_temp.last EXCEPT ALL SELECT to_jsonb::text FROM pg_temp.original) AS d;
 	IF n > 0 THEN
 		RETURN NEXT (rel, 'not as it was', 0, 0, n, NULL)::checked.finding;
 	END IF;
