@@ -38,6 +38,12 @@
 #define TXN_MAX_BYTES		((size_t) 64 * 1024 * 1024)
 #define TXN_MAX_MS			1000
 
+/*
+ * After a transaction has ended the broker still writes that to its topics, and
+ * who begins the next meanwhile is refused: the library waits 20 ms then.
+ */
+#define TXN_GAP_MS			3
+
 /* Small enough to be through before the transaction times out */
 #define ISOLATED_EVENTS		200
 
@@ -215,8 +221,12 @@ name_transaction(KafkaState *state)
 static bool
 begin(KafkaState *state)
 {
-	rd_kafka_error_t *error = rd_kafka_begin_transaction(state->rk);
+	int64_t		early = state->stored_at + TXN_GAP_MS - kafka_now_ms();
+	rd_kafka_error_t *error;
 
+	if (early > 0)
+		(void) poll(NULL, 0, (int) early);
+	error = rd_kafka_begin_transaction(state->rk);
 	name_transaction(state);
 	state->txn_start = kafka_now_ms();
 	if (error == NULL)
