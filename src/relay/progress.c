@@ -36,9 +36,9 @@ static EoStatement lock_cursor = {
 };
 
 static EoStatement update_cursor = {
-	"UPDATE eo.cursor SET seq = $2, published_seq = $3, replay_until = $4, seek_number = $5"
+	"UPDATE eo.cursor SET seq = $2, published_seq = $3, replay_until = $4, seek_number = $5, kept_as = $6"
 	" WHERE subscription = $1",
-	5, {INT4OID, INT8OID, INT8OID, INT8OID, INT4OID}
+	6, {INT4OID, INT8OID, INT8OID, INT8OID, INT4OID, TEXTOID}
 };
 
 static EoStatement upsert_positions = {
@@ -77,14 +77,20 @@ write_positions(EoSubscription *sub)
 static void
 write_cursor(EoSubscription *sub)
 {
-	Datum		values[5];
+	Datum		values[6];
+	char		nulls[] = "     n";
 
 	values[0] = Int32GetDatum(sub->id);
 	values[1] = Int64GetDatum(sub->acked.seq);
 	values[2] = Int64GetDatum(sub->acked.published_seq);
 	values[3] = Int64GetDatum(sub->acked.replay_until);
 	values[4] = Int32GetDatum(sub->acked.seek_number);
-	eo_statement_run(&update_cursor, values, NULL, SPI_OK_UPDATE);
+	if (sub->acked.position_kept)
+	{
+		values[5] = CStringGetTextDatum(sub->identity);
+		nulls[5] = ' ';
+	}
+	eo_statement_run(&update_cursor, values, nulls, SPI_OK_UPDATE);
 }
 
 /* The write has committed. */
@@ -140,6 +146,7 @@ worth_writing(EoSubscription *sub)
 		sub->acked.published_seq != sub->durable.published_seq ||
 		sub->acked.replay_until != sub->durable.replay_until ||
 		sub->acked.seek_number != sub->durable.seek_number ||
+		sub->acked.position_kept != sub->durable.position_kept ||
 		sub->acked.seq < sub->durable.seq ||
 		eo_retries_to_write(sub);
 }

@@ -74,7 +74,7 @@ no_position(EoSubscription *sub)
 {
 	char		reason[EO_ERROR_LENGTH];
 
-	if (!sub->position_kept || sub->acked.published_seq == 0)
+	if (!sub->acked.position_kept || sub->acked.published_seq == 0)
 		return;
 	snprintf(reason, sizeof(reason),
 			 "the broker no longer keeps a position of this subscription (it had acknowledged "
@@ -100,7 +100,7 @@ take_position(EoSubscription *sub, int64 last_seq)
 	{
 		acked->published_seq = 0;
 		acked->replay_until = last_seq > acked->seq ? last_seq : 0;
-		sub->position_kept = last_seq > 0;
+		acked->position_kept = last_seq > 0;
 		sub->flush_write = true;
 		eo_progress_note(sub);
 		return;
@@ -110,7 +110,7 @@ take_position(EoSubscription *sub, int64 last_seq)
 		no_position(sub);
 		return;
 	}
-	sub->position_kept = true;
+	acked->position_kept = true;
 	if (acked->seq < acked->replay_until && last_seq >= acked->replay_until)
 		return;
 
@@ -194,7 +194,7 @@ handle_ack(EoSubscription *sub, EoBytes body)
 	EO_POINT(relay_ack);
 	eo_in_flight_settle(sub, seq);
 	EO_POINT(relay_acked);
-	sub->position_kept = sub->tells_position;
+	sub->acked.position_kept = sub->tells_position;
 	sub->last_ack_at = GetCurrentTimestamp();
 	eo_supervision_answered(sub);
 	eo_progress_note(sub);

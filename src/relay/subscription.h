@@ -33,6 +33,8 @@ typedef struct EoCursor
 	int64		replay_until;	/* while seq is below it, a broker that has
 								 * this or more remembers an earlier pass */
 	int32		seek_number;	/* of the last eo.seek() applied */
+	bool		position_kept;	/* the broker, with these options and under this
+								 * identity, has kept a position */
 } EoCursor;
 
 /* A topic that the subscription wants, and its rows in eo.position */
@@ -128,7 +130,6 @@ typedef struct EoSubscription
 	bool		failed;			/* until eo_subscription_renew() */
 	bool		restart_wanted; /* the publisher has to be told new options */
 	bool		tells_position; /* the publisher can ask its broker for one */
-	bool		position_kept;	/* and these options' broker has had one */
 	bool		error_changed;	/* since the last report */
 	char		last_error[EO_ERROR_LENGTH];
 	TimestampTz last_error_at;

@@ -49,13 +49,13 @@ enum
 {
 	COL_ID = 1, COL_NAME, COL_TOPICS, COL_SERVER, COL_OPTIONS, COL_PAUSED,
 	COL_OWNER, COL_HOME, COL_SEEK_SEQ, COL_SEEK_NUMBER, COL_CREATED_AT, COL_XMIN,
-	COL_CURSOR_SEQ, COL_PUBLISHED_SEQ, COL_REPLAY_UNTIL, COL_CURSOR_SEEK_NUMBER
+	COL_CURSOR_SEQ, COL_PUBLISHED_SEQ, COL_REPLAY_UNTIL, COL_CURSOR_SEEK_NUMBER, COL_KEPT_AS
 };
 
 static EoStatement select_subscriptions = {
 	"SELECT s.id, s.name, s.topics, s.server, s.options, s.paused, s.owner, s.home,"
 	" s.seek_seq, s.seek_number, s.created_at, s.xmin,"
-	" c.seq, c.published_seq, c.replay_until, c.seek_number"
+	" c.seq, c.published_seq, c.replay_until, c.seek_number, c.kept_as"
 	" FROM eo.subscription s LEFT JOIN eo.cursor c ON c.subscription = s.id ORDER BY s.id",
 	0, {0}
 };
@@ -123,6 +123,8 @@ read_cursor(EoSubscription *sub, uint64 row)
 	cursor->published_seq = DatumGetInt64(column(row, COL_PUBLISHED_SEQ));
 	cursor->replay_until = DatumGetInt64(column(row, COL_REPLAY_UNTIL));
 	cursor->seek_number = DatumGetInt32(column(row, COL_CURSOR_SEEK_NUMBER));
+	cursor->position_kept = !is_null(row, COL_KEPT_AS) &&
+		strcmp(TextDatumGetCString(column(row, COL_KEPT_AS)), sub->identity) == 0;
 	sub->acked = *cursor;
 	sub->has_cursor = true;
 }
@@ -168,7 +170,7 @@ read_configuration(EoSubscription *sub, uint64 row)
 		strcmp(target->fingerprint, sub->target->fingerprint) != 0)
 	{
 		sub->restart_wanted = true;
-		sub->position_kept = false;
+		sub->acked.position_kept = false;
 		renewed = true;
 	}
 	sub->target = target;

@@ -41,9 +41,11 @@ CREATE TABLE eo.cursor (
 	seq bigint NOT NULL,
 	published_seq bigint NOT NULL,
 	replay_until bigint NOT NULL DEFAULT 0,
-	seek_number integer NOT NULL DEFAULT 0
+	seek_number integer NOT NULL DEFAULT 0,
+	kept_as text
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE eo.cursor IS 'how far each subscription has got';
+COMMENT ON COLUMN eo.cursor.kept_as IS 'under what name the broker has kept a position, if it has';
 
 CREATE TABLE eo.position (
 	subscription integer NOT NULL,

@@ -161,8 +161,8 @@ sql("SELECT eo.resume('forgetful')");
 ok(wait_field($node, 'forgetful', 'state', 'failed'), 'also when it is asked again');
 sql("SELECT eo.seek('forgetful', $last - 1)");
 wait_until('eo.seek() says where to go on', sub { field($node, 'forgetful', 'published') == 3 });
-kill 'KILL', field($node, 'forgetful', 'publisher_pid');
-ok(wait_field($node, 'forgetful', 'state', 'failed'), 'it is watched from then on');
+sql("SELECT pg_terminate_backend(relay_pid) FROM eo.log_status()");
+ok(wait_field($node, 'forgetful', 'state', 'failed'), 'it is watched from then on, by the next relay too');
 sql("ALTER SERVER stub_forgetful OPTIONS (SET script 'position:0;log')");
 $last = enqueue($node, 'f', 1);
 ok(wait_published($node, 'forgetful', $last), 'with other options it is another broker');
@@ -224,8 +224,10 @@ $node->safe_psql('copy', 'SELECT eo.adopt()');
 ok($node->poll_query_until('copy',
 		"SELECT bool_or(state = 'streaming') FROM eo.subscriptions"), 'before eo.adopt()');
 is(server_starts($node), 1, 'the server was never restarted');
-is(log_count($node, qr/relay has started for database "postgres"/), 3,
-	'nor was the relay, but when it was ended and for the copy');
+is(log_count($node, qr/relay has started for database "postgres"/), 4,
+	'nor was the relay, but where it was ended and for the copy');
+ok($node->poll_query_until('copy', "SELECT state = 'streaming' FROM eo.subscriptions WHERE name = 'forgetful'"),
+	'a broker that never kept a position of the copy has not forgotten it');
 
 # ---- configuration that cannot be read yet ----------------------------------------
 
