@@ -4,9 +4,9 @@
  * A bounded fuzzer of everything that reads bytes of the other side: frames,
  * all messages, lists, the JSON form, and the end of an event file.
  *
- * Starts from one frame of every message and changes it at random, so it needs
- * no corpus and no special compiler; what finds the errors are the sanitizers
- * it is built with, and the properties below:
+ * Starts from the inputs in test/fuzz/corpus/decoders and from frames of every
+ * message, and changes them at random.  It needs no special compiler; what finds
+ * the errors are the sanitizers it is built with, and the properties below:
  *
  *	- what a decoder accepts, the encoder writes back byte by byte;
  *	- the JSON form has no line break and no zero byte, and its length does not
@@ -14,9 +14,11 @@
  *	- a file whose end was repaired needs no repair.
  *
  * FUZZ_SECONDS (20) bounds the time, FUZZ_SEED repeats a run.  With
- * -DEO_LIBFUZZER it is a libFuzzer target instead.
+ * -DEO_LIBFUZZER it is a libFuzzer target instead, which the corpus comes from:
+ * -merge=1 leaves of its findings those that reach something new.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -27,7 +29,7 @@
 #include "publishers/file_resume.h"
 #include "samples.h"
 
-#define MAX_INPUT		8192
+#define INPUT_MAX		8192
 
 static uint64_t seed;
 static uint64_t executions;
@@ -93,7 +95,7 @@ static void
 try_frame(const EoFrame *frame)
 {
 	static const char types[] = "CEFSPRATNOLI";
-	static char again[EO_FRAME_HEADER_SIZE + MAX_INPUT];
+	static char again[EO_FRAME_HEADER_SIZE + INPUT_MAX];
 
 	for (const char *type = types; *type; type++)
 	{
@@ -155,7 +157,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	char	   *copy = malloc(size + 1);
 	EoFrame		whole = {0, {copy + 1, size}, size};
 
-	if (copy == NULL || size > MAX_INPUT)
+	if (copy == NULL || size > INPUT_MAX)
 	{
 		free(copy);
 		return 0;
@@ -196,13 +198,43 @@ below(size_t limit)
 	return (size_t) (next_random() % limit);
 }
 
-/* The bodies and frames of some messages, or the lines of a file */
+#define CORPUS			"test/fuzz/corpus/decoders"
+
+/* In the order of their names, so that a seed repeats a run. */
+static struct dirent **kept;
+static int	kept_count;
+
+static int
+is_input(const struct dirent *entry)
+{
+	return entry->d_name[0] != '.';
+}
+
+static size_t
+read_kept(int number, char *data)
+{
+	char		path[sizeof(CORPUS) + 256];
+	FILE	   *file;
+	size_t		len;
+
+	snprintf(path, sizeof(path), CORPUS "/%s", kept[number]->d_name);
+	file = fopen(path, "r");
+	if (file == NULL)
+		failed("the corpus can be read");
+	len = fread(data, 1, INPUT_MAX, file);
+	fclose(file);
+	return len;
+}
+
+/* What is kept, the bodies and frames of some messages, or the lines of a file */
 static size_t
 make_seed_input(char *data)
 {
-	EoWriter	w = {data, MAX_INPUT / 2, 0};
-	size_t		kind = below(4);
+	EoWriter	w = {data, INPUT_MAX / 2, 0};
+	size_t		kind = below(6);
 
+	if (kind > 3)
+		return read_kept((int) below((size_t) kept_count), data);
 	if (kind == 0)				/* a stream */
 	{
 		for (size_t n = 1 + below(4); n > 0; n--)
@@ -211,7 +243,7 @@ make_seed_input(char *data)
 	}
 	if (kind == 1)				/* a file */
 	{
-		JsonSink	sink = {data, 0, MAX_INPUT / 2, NULL};
+		JsonSink	sink = {data, 0, INPUT_MAX / 2, NULL};
 
 		for (size_t n = 1 + below(4); n > 0; n--)
 		{
@@ -260,7 +292,7 @@ mutate(char *data, size_t len)
 			memmove(data + at, data + at + part, n - part);
 			return len - part;
 		case 5:					/* double a part */
-			if (len + part > MAX_INPUT)
+			if (len + part > INPUT_MAX)
 				break;
 			memmove(data + at + part, data + at, n);
 			return len + part;
@@ -289,7 +321,7 @@ tell_state(void)
 int
 main(void)
 {
-	static char data[MAX_INPUT];
+	static char data[INPUT_MAX];
 	const char *seconds = getenv("FUZZ_SECONDS");
 	const char *given = getenv("FUZZ_SEED");
 	time_t		end = time(NULL) + (seconds ? atol(seconds) : 20);
@@ -303,6 +335,11 @@ main(void)
 		__sanitizer_set_death_callback(tell_state);
 	printf("1..1\n# FUZZ_SEED=%llu\n", (unsigned long long) seed);
 	fflush(stdout);
+	kept_count = scandir(CORPUS, &kept, is_input, alphasort);
+	if (kept_count <= 0)
+		failed("there is a corpus");
+	for (int i = 0; i < kept_count; i++)
+		LLVMFuzzerTestOneInput((const uint8_t *) data, read_kept(i, data));
 
 	do
 	{
