@@ -20,6 +20,9 @@ PUBLISHER_CFLAGS = -std=gnu99 -O1 -g $(PUBLISHER_WARNINGS) -fPIE -Isrc -MMD -MP 
 	-fsanitize=$(PUBLISHER_SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer \
 	-DEO_REPORTS='"$(PUBLISHER_REPORTS)"'
 PUBLISHER_EXTRA = build/obj/sanitizer_options.o
+ifeq ($(PUBLISHER_SANITIZE),thread)
+PUBLISHER_EXTRA += build/obj/tsan_threads.o
+endif
 endif
 ifneq ($(findstring --coverage,$(PUBLISHER_CC)),)
 PUBLISHER_EXTRA = build/obj/coverage_exit.o
