@@ -62,8 +62,10 @@ enum
 	COL_FAMILY = 1, COL_CLASS, COL_CURRENT, COL_SWITCHED_AT	/* see EoGenerationState */
 };
 
+#define TABLES				(EO_FAMILIES * EO_CLASSES * EO_GENERATIONS)
+
 /* By family, class and generation: see table_number() */
-static const char *const names[] = {
+static const char *const names[TABLES] = {
 	"inbox_day_0", "inbox_day_1",
 	"inbox_week_0", "inbox_week_1",
 	"inbox_long_0", "inbox_long_1",
@@ -71,11 +73,6 @@ static const char *const names[] = {
 	"idempotency_week_0", "idempotency_week_1",
 	"idempotency_long_0", "idempotency_long_1"
 };
-
-#define TABLES				lengthof(names)
-
-StaticAssertDecl(TABLES == EO_FAMILIES * EO_CLASSES * EO_GENERATIONS,
-				 "each generation has a table");
 
 static const char *const owner_tables[EO_FAMILIES] = {"consumer", "idempotency_scope"};
 
