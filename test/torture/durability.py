@@ -19,7 +19,7 @@ from consumers import File
 from faults import Fault, fault
 from powerloss import Disk
 from rig import CONSUMERS, Broken, Rig
-from server import POLL, kill, wait_gone, wait_until
+from server import POLL, kill, wait_until
 
 MOMENT = 0.0005         # s; how closely the file is watched
 WAIT_SECONDS = 60
@@ -180,10 +180,10 @@ def kill_when_published(rig, path, quiet=None):
     """Everything, when an event has just come out: any, or the only one."""
     pids = rig.server.descendants()
     await_publication(path, (lambda: commit_one(rig, quiet)) if quiet else (lambda: None))
-    for pid in pids:
+    kill(pids[0], signal.SIGSTOP)       # it starts no other
+    for pid in pids[1:]:
         kill(pid)
-    wait_gone(pids)
-    rig.server.process.wait()
+    rig.server.kill_all()
 
 
 @fault("durability", crashes=True)
