@@ -171,6 +171,7 @@ read_configuration(EoSubscription *sub, uint64 row)
 	{
 		sub->restart_wanted = true;
 		sub->acked.position_kept = false;
+		eo_progress_note(sub);
 		renewed = true;
 	}
 	sub->target = target;

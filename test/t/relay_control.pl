@@ -164,8 +164,10 @@ wait_until('eo.seek() says where to go on', sub { field($node, 'forgetful', 'pub
 sql("SELECT pg_terminate_backend(relay_pid) FROM eo.log_status()");
 ok(wait_field($node, 'forgetful', 'state', 'failed'), 'it is watched from then on, by the next relay too');
 sql("ALTER SERVER stub_forgetful OPTIONS (SET script 'position:0;log')");
+ok($node->poll_query_until('postgres', "SELECT kept_as IS NULL FROM eo.cursor WHERE subscription ="
+		  . " (SELECT id FROM eo.subscription WHERE name = 'forgetful')"), 'other options are another broker, for the next relay too');
 $last = enqueue($node, 'f', 1);
-ok(wait_published($node, 'forgetful', $last), 'with other options it is another broker');
+ok(wait_published($node, 'forgetful', $last), 'it is published to');
 
 # ---- truncation --------------------------------------------------------------------
 
