@@ -67,6 +67,18 @@ def load_on(rig, r, cycle=1):
     return rig.load.pause()
 
 
+def succession(rig, standby, number, r):
+    """The standby takes the primary's place, and is worked with; returns errors that the load had not to expect."""
+    a_while(r)
+    hold_up_standby(standby, r)
+    unexpected = take_place(rig, standby, r)
+    rig.follow(standby, "t%d" % number, divergence=number)
+    rig.load.begin(1, synchronous=r.choice((0.0, 0.5, 1.0)))
+    a_while(r)
+    wait_until("the epoch rises by one", lambda: last_seq(standby) >> EPOCH_BITS == number + 1)
+    return unexpected
+
+
 @fault("copy", alone=True)
 def asynchronous_standby(directory, seed, r):
     """Promoted, once or twice: what it lacks may have been published, but only before."""
@@ -74,14 +86,7 @@ def asynchronous_standby(directory, seed, r):
         rig = family.origin()
         unexpected = []
         for number in range(r.randint(1, 2)):
-            standby = family.standby(rig, "standby%d" % number)
-            a_while(r)
-            hold_up_standby(standby, r)
-            unexpected += take_place(rig, standby, r)
-            rig.follow(standby, "t%d" % number, divergence=number)
-            rig.load.begin(1, synchronous=r.choice((0.0, 0.5, 1.0)))
-            a_while(r)
-            wait_until("the epoch rises by one", lambda: last_seq(standby) >> EPOCH_BITS == number + 1)
+            unexpected += succession(rig, family.standby(rig, "standby%d" % number), number, r)
         rig.check(unexpected + rig.load.pause())
         return family.totals()
 
@@ -105,13 +110,7 @@ def rewound_primary(directory, seed, r):
         one, other = rig.server, family.standby(rig)
         unexpected = []
         for number in range(4 if Round.long else 2):
-            a_while(r)
-            hold_up_standby(other, r)
-            unexpected += take_place(rig, other, r)
-            rig.follow(other, "t%d" % number, divergence=number)
-            rig.load.begin(1, synchronous=r.choice((0.0, 0.5, 1.0)))
-            a_while(r)
-            wait_until("the epoch rises by one", lambda: last_seq(rig.server) >> EPOCH_BITS == number + 1)
+            unexpected += succession(rig, other, number, r)
             rewind(one, other)
             follow(one, other)
             rig.healed()
