@@ -3,6 +3,7 @@ broker
 
 The private Kafka that is measured, and the bare producer beside it.
 """
+import functools
 import os
 import re
 import subprocess
@@ -12,22 +13,24 @@ RIG = os.path.join(os.path.dirname(HERE), "brokers", "kafka", "kafka")
 
 
 def compile_c(directory, name, library):
-    """Compiles a program that lies beside this file; returns its path."""
-    program = os.path.join(directory, name)
-    if not os.path.exists(program):
-        flags = subprocess.run(["pkg-config", "--cflags", "--libs", library], check=True,
-                               text=True, stdout=subprocess.PIPE).stdout.split()
-        subprocess.run(["cc", "-std=gnu99", "-O2", "-Wall", "-Wextra",
-                        os.path.join(HERE, name + ".c"), "-o", program, *flags, "-lpthread"],
-                       check=True)
+    """Compiles a program that lies beside this file or below; returns its path."""
+    program = os.path.join(directory, os.path.basename(name))
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", library], check=True,
+                           text=True, stdout=subprocess.PIPE).stdout.split()
+    subprocess.run(["cc", "-std=gnu99", "-O2", "-Wall", "-Wextra", "-I", HERE,
+                    os.path.join(HERE, name + ".c"), "-o", program, *flags, "-lpthread"],
+                   check=True)
     return program
 
 
 class Kafka:
     def __init__(self, directory):
         self.directory = os.path.join(directory, "kafka")
-        self.bare = compile_c(directory, "kafka_bare", "rdkafka")
         self.brokers = None
+
+    @functools.cached_property
+    def bare(self):
+        return compile_c(os.path.dirname(self.directory), "kafka_bare", "rdkafka")
 
     def rig(self, command, *arguments):
         return subprocess.run([RIG, command, self.directory, *arguments], check=True, text=True,

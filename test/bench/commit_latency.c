@@ -20,6 +20,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "clock.h"
+
 #define WAIT_EVERY	10
 
 typedef struct Client
@@ -44,15 +46,6 @@ die(const char *what, const char *why)
 {
 	fprintf(stderr, "commit_latency: %s: %s\n", what, why);
 	exit(1);
-}
-
-static double
-now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double) ts.tv_sec * 1e3 + (double) ts.tv_nsec / 1e6;
 }
 
 static void

@@ -21,6 +21,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "clock.h"
+
 static int64_t acknowledged;
 static double *latencies;		/* in ms; NULL in rate mode */
 static double *produced_at;
@@ -30,15 +32,6 @@ die(const char *what)
 {
 	fprintf(stderr, "kafka_bare: %s\n", what);
 	exit(1);
-}
-
-static double
-now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double) ts.tv_sec * 1e3 + (double) ts.tv_nsec / 1e6;
 }
 
 static void

@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "wire/message.h"
 
 #define MAX_OPTIONS	16
@@ -36,15 +37,6 @@ die(const char *what)
 {
 	fprintf(stderr, "publisher_latency: %s\n", what);
 	exit(1);
-}
-
-static double
-now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double) ts.tv_sec * 1e3 + (double) ts.tv_nsec / 1e6;
 }
 
 static EoBytes

@@ -29,6 +29,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
+
 static int64_t *received_at;	/* by id */
 static int64_t *latest;			/* by key: the greatest id seen */
 static int64_t greatest_id;
@@ -47,15 +49,6 @@ die(const char *what)
 {
 	fprintf(stderr, "consumer: %s\n", what);
 	exit(1);
-}
-
-static int64_t
-now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
 /* The id in a message's value, or -1. */

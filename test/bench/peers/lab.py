@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
 import server as bench_server  # noqa: E402
-from broker import RIG  # noqa: E402
+from broker import Kafka, compile_c  # noqa: E402
 
 PAYLOAD = 250
 KEYS = 1000
@@ -29,16 +29,8 @@ PROBES = 100            # ids below are of events that ask whether the relay run
 FILL_BATCH = 1000       # events of a backlog in one transaction
 FILL_CHUNK = 50000
 
-SETTINGS = {
-    "shared_buffers": "1GB",
-    "max_wal_size": "8GB",
-    # Otherwise a measurement that happens to have a checkpoint in it pays for it.
-    "checkpoint_timeout": "1h",
-    "listen_addresses": "",
-    "max_connections": "100",
-    "log_checkpoints": "off",
-    "jit": "off",
-}
+SETTINGS = dict(bench_server.SETTINGS, max_connections="100")
+del SETTINGS["shared_preload_libraries"]        # it is a peer's own
 
 OBJECTS = """
 CREATE SCHEMA bench;
@@ -117,30 +109,6 @@ def processor_seconds(roots):
             family.add(pid)
             pending += children.get(pid, [])
     return sum(times.get(pid, 0) for pid in family) / os.sysconf("SC_CLK_TCK")
-
-
-class Kafka:
-    """The private broker that all measurements share."""
-
-    def __init__(self, directory):
-        self.directory = os.path.join(directory, "kafka")
-        self.brokers = None
-
-    def rig(self, command, *arguments):
-        return subprocess.run([RIG, command, self.directory, *arguments], check=True, text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
-
-    def start(self):
-        self.brokers = self.rig("start").strip()
-
-    def stop(self):
-        self.rig("stop")
-
-    def create(self, topic):
-        self.rig("tool", "create", topic, str(PARTITIONS))
-
-    def delete(self, topic):
-        self.rig("tool", "delete", topic)
 
 
 class Cluster(bench_server.Server):
@@ -381,19 +349,10 @@ class Rig:
         os.makedirs(self.directory, exist_ok=True)
         shutil.rmtree(self.template, ignore_errors=True)
         Cluster.make_template(self.template)
-        self.consumer = self.compile("consumer", "rdkafka")
-        self.load = self.compile("load", "libpq")
+        self.consumer = compile_c(self.directory, "peers/consumer", "rdkafka")
+        self.load = compile_c(self.directory, "peers/load", "libpq")
         self.say("starting Kafka")
         self.kafka.start()
-
-    def compile(self, name, library):
-        program = os.path.join(self.directory, name)
-        flags = subprocess.run(["pkg-config", "--cflags", "--libs", library], check=True,
-                               text=True, stdout=subprocess.PIPE).stdout.split()
-        subprocess.run(["cc", "-std=gnu99", "-O2", "-Wall", "-Wextra",
-                        os.path.join(HERE, name + ".c"), "-o", program, *flags, "-lpthread"],
-                       check=True)
-        return program
 
     def close(self):
         self.kafka.stop()
@@ -411,7 +370,7 @@ class Rig:
         directory = os.path.join(self.directory, name)
         os.makedirs(directory)
         lab = Lab(self, peer, directory, name)
-        self.kafka.create(name)
+        self.kafka.tool("create", name, str(PARTITIONS))
         try:
             lab.server.start()
             lab.install()
@@ -423,7 +382,7 @@ class Rig:
             raise
         finally:
             lab.close()
-            self.kafka.delete(name)
+            self.kafka.tool("delete", name)
             if not os.environ.get("KEEP"):
                 shutil.rmtree(directory, ignore_errors=True)
 
