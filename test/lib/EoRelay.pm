@@ -26,7 +26,7 @@ my $poll_interval = 20_000;    # microseconds
 sub new_server
 {
 	my ($name, %args) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, install_path => $args{install_path});
 
 	$node->init(allows_streaming => $args{streaming} // 0);
 	$node->append_conf('postgresql.conf', <<EOC);

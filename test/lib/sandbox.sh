@@ -71,6 +71,7 @@ sandbox_run() {
 		SANDBOX="$SANDBOX" PG_CONFIG="${PG_CONFIG:-}" EO_SANDBOX_ENV=1 \
 		CI="${CI:-}" ONLY="${ONLY:-}" TESTS="${TESTS:-}" BROKER="${BROKER:-}" \
 		EO_CACHE="$(sandbox_cache)" EO_MUTANT="${EO_MUTANT:-}" \
+		EO_OLD_PG="${EO_OLD_PG:-}" \
 		EO_STATEMENTS="${EO_STATEMENTS:-}" EO_SEED="${EO_SEED:-}" \
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-180}" "$@"
 	if [ "$(id -u)" -eq 0 ]; then

@@ -1,5 +1,6 @@
 # pg_upgrade: the new cluster knows what was received and publishes what was
-# waiting, but nothing before eo.adopt().
+# waiting, but nothing before eo.adopt().  From the same version of PostgreSQL,
+# or that of EO_OLD_PG (its bin's parent), where the extension is installed, too.
 
 use strict;
 use warnings;
@@ -9,7 +10,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $old = new_log_server('old');
+my $old = new_log_server('old', install_path => $ENV{EO_OLD_PG} || undef);
+my $old_version = $old->pg_version->major;
 my $dir = PostgreSQL::Test::Utils::tempdir . '/later';
 my $path = subscribe_file($old, 'f');
 subscribe_pull($old, 'p');
@@ -61,16 +63,17 @@ sub upgrade
 {
 	my ($name, $conf, @options) = @_;
 	my $new = PostgreSQL::Test::Cluster->new($name);
-	my $bindir = $old->config_data('--bindir');
 
-	$new->init;
+	# checksums are on by default since 18, and cannot be turned on by an upgrade
+	my @initdb = $new->pg_version->major >= 18 && $old_version < 18 ? ('--no-data-checksums') : ();
+	$new->init(extra => \@initdb);
 	$new->append_conf('postgresql.conf', $conf);
 	# It writes to where it runs.
 	chdir $PostgreSQL::Test::Utils::tmp_check;
 	my @command = (
 		'pg_upgrade', '-N', '-d', $old->data_dir, '-D', $new->data_dir,
-		'-b', $bindir, '-B', $bindir, '-s', $new->host, '-p', $old->port, '-P', $new->port, @options);
-	ok(run_log(\@command), "pg_upgrade to the cluster \"$name\"") or exit 1;
+		'-b', $old->config_data('--bindir'), '-B', $new->config_data('--bindir'), '-s', $new->host, '-p', $old->port, '-P', $new->port, @options);
+	ok(run_log(\@command), "pg_upgrade from PostgreSQL $old_version to the cluster \"$name\"") or exit 1;
 	return $new;
 }
 
