@@ -78,9 +78,9 @@ is(server_starts($node), 1, 'the server was never restarted');
 
 foreach my $round (1 .. 3)
 {
+	my $read = field($node, 'all', 'published');
 	my $client = start_client(
 		"DO \$\$ BEGIN FOR i IN 1 .. 30000 LOOP PERFORM eo.enqueue('ab', to_jsonb(i)); COMMIT; END LOOP; END \$\$");
-	my $read = field($node, 'all', 'published');
 
 	wait_until('events flow', sub { field($node, 'all', 'published') > $read + 50 });
 	kill_and_start($node);
