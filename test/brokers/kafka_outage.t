@@ -16,7 +16,7 @@ def frames(topic, first, last):
 
 def publisher(mode, identity, published_seq=0):
     return broker.publisher(server={"guarantee": mode}, identity=identity,
-                            published_seq=published_seq, limit=180)
+                            published_seq=published_seq)
 
 
 def deliver(mode, topic, disturb):

@@ -15,7 +15,7 @@ use Test::More;
 our @EXPORT = qw(
   new_log_server mutant_conf session send_query value abort_after_append
   hold_commit release_commit subscribe_pull pull check_pulled check_file
-  physical_order stop_relay_idle kill_everything wait_locked make_helpers
+  physical_order stop_if stop_relay_idle kill_everything wait_locked make_helpers
 );
 
 my $gates = 0;
@@ -119,11 +119,13 @@ EOS
 	return;
 }
 
-# A psql that stays; its errors do not end it.
+# A psql that stays; its errors do not end it.  The time limit is for its whole
+# life, not for a query.
 sub session
 {
 	my ($node, $db) = @_;
-	return $node->background_psql($db // 'postgres', on_error_stop => 0);
+	return $node->background_psql($db // 'postgres', on_error_stop => 0,
+		timeout => 4 * $PostgreSQL::Test::Utils::timeout_default);
 }
 
 # Sends a query that will not return at once.
@@ -240,25 +242,31 @@ sub physical_order
 		"SELECT count(*) FROM (SELECT seq < lag(seq) OVER (ORDER BY ctid) AS wrong FROM eo.log_$segment) AS o WHERE wrong");
 }
 
+# Stops a process if a query says 't' then.  It may have been stopped with
+# something that the query needs, so that there is no answer.
+sub stop_if
+{
+	my ($node, $pid, $query) = @_;
+	my $late = 0;
+
+	kill 'STOP', $pid;
+	my ($ret, $answer) = $node->psql('postgres', $query, timeout => 10, timed_out => \$late);
+	return 1 if !$late && $answer eq 't';
+	kill 'CONT', $pid;
+	return 0;
+}
+
 # Stops the relay when it has nothing to do, and holds no lock or snapshot.
 sub stop_relay_idle
 {
-	my ($node) = @_;
-	my $pid = value($node, 'SELECT relay_pid FROM eo.log_status()');
-	my $idle;
+	my ($node, $db) = @_;
+	my $pid = value($node, 'SELECT relay_pid FROM eo.log_status()', $db);
 
-	wait_until(
-		'the relay is idle',
-		sub {
-			kill 'STOP', $pid;
-			$idle = value($node, <<EOS) eq 't';
+	wait_until('the relay is idle', sub { return stop_if($node, $pid, <<EOS) });
 SELECT backend_xmin IS NULL AND backend_xid IS NULL
 	AND NOT EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid)
 	FROM pg_stat_activity AS a WHERE pid = $pid
 EOS
-			kill 'CONT', $pid unless $idle;
-			return $idle;
-		});
 	return $pid;
 }
 

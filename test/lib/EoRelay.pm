@@ -41,11 +41,12 @@ EOC
 	return $node;
 }
 
-# Polls a condition in Perl; dies when it has not come true in time.
+# Polls a condition in Perl; dies when it has not come true in time, or in so
+# many times that time.
 sub wait_until
 {
-	my ($what, $condition) = @_;
-	my $limit = time() + $PostgreSQL::Test::Utils::timeout_default;
+	my ($what, $condition, $times) = @_;
+	my $limit = time() + ($times // 1) * $PostgreSQL::Test::Utils::timeout_default;
 
 	while (!$condition->())
 	{

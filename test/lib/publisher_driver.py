@@ -24,6 +24,9 @@ import subprocess
 import tempfile
 import time
 
+# Seconds, for whatever a publisher is waited for
+LIMIT = int(os.environ.get("PG_TEST_TIMEOUT_DEFAULT") or 180)
+
 RETRY = 1
 JSON = 2
 NULL = 0xFFFFFFFF
@@ -106,7 +109,7 @@ def decode(kind, body):
 class Publisher:
     """A running publisher, and the relay's end of its socket."""
 
-    def __init__(self, executable, configure=True, limit=30, env=None, **config):
+    def __init__(self, executable, configure=True, limit=LIMIT, env=None, **config):
         self.limit = limit
         self.received = []
         self.acked = 0

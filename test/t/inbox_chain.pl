@@ -235,7 +235,8 @@ wait_until(
 		return $produced >= TRANSFERS && $rounds > 30
 		  && value($node, 'SELECT count(*) FROM transfer WHERE settled = 0', 'bank') == 0
 		  && !grep { $_->{at} < lines_of($_) } values %link;
-	});
+	},
+	4);
 diag("$rounds rounds: " . join(', ', map { "$_ $count{$_}" } sort keys %count));
 
 # Once more from the beginning, in one go.

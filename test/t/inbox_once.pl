@@ -208,7 +208,8 @@ wait_until(
 			$incident{restarts}++;
 		}
 		return 0;
-	});
+	},
+	4);
 $_->{handle}->finish foreach @clients;
 note("$incident{terminated} backends terminated, $incident{crashes} crashes, $incident{restarts} clients started again");
 is($incident{crashes}, 2, 'with two crashes');

@@ -194,9 +194,11 @@ is(log_count($node, $told), $mentions + 1, 'it told so once');
 $open->query_safe('COMMIT');
 $begun = time();
 my @answers;
-while (time() - $begun < $window - 0.2)
+while (1)
 {
-	push @answers, receive('open', 'a');
+	my $answer = receive('open', 'a');
+	last if time() - $begun >= $window;
+	push @answers, $answer;
 }
 is(join('', grep { $_ ne 'f' } @answers), '', 'its id is known for the window from its end');
 ok(wait_sql("SELECT " . bytes('day') . " = 0"), 'space is given back in the end');
@@ -206,9 +208,9 @@ $open->quit;
 
 is(receive('open', 'b'), 't', 'an id');
 $mentions = log_count($node, $told);
-$before = emptied('inbox_day');
 my $dump = session($node);
 $dump->query_safe('BEGIN; LOCK TABLE eo.inbox_day_0, eo.inbox_day_1 IN ACCESS SHARE MODE');
+$before = emptied('inbox_day');
 wait_until('the log tells', sub { return log_count($node, $told) > $mentions });
 my $relay = value($node, 'SELECT relay_pid FROM eo.log_status()');
 $bench = bench(4, 2 * $window, "SELECT eo.receive('open', test.id(1));\n");
@@ -239,11 +241,8 @@ $alone->quit;
 
 # ---- what is written down, and what a restart remembers
 
-my $holder = session($node);
-is(value($node, "SELECT count(eo.receive('counted', i::text)) FROM generate_series(1, 50) AS i"), '50', '50 ids');
-is(value($node, "SELECT ids FROM eo.inbox_status WHERE consumer = 'counted'"), '50', 'are counted at once');
-
 # Who has a row of the same key holds up the relay in the middle.
+my $holder = session($node);
 my $counted = "SELECT ids FROM eo.inbox_status WHERE consumer = 'counted'";
 my $stored = "SELECT held FROM eo.tally AS t JOIN eo.consumer AS c ON c.id = t.owner WHERE c.name = 'counted'";
 my $row = <<"EOS";
@@ -252,7 +251,10 @@ INSERT INTO eo.tally (family, owner, class, generation, held, bytes, first_at)
 	SELECT 0, c.id, c.class, coalesce(g.current, 0), 0, 0, now()
 	FROM eo.consumer AS c LEFT JOIN eo.generation AS g ON g.family = 0 AND g.class = c.class WHERE c.name = 'counted'
 EOS
+value($node, "SELECT eo.create_consumer('counted')");
 $holder->query_safe($row);
+is(value($node, "SELECT count(eo.receive('counted', i::text)) FROM generate_series(1, 50) AS i"), '50', '50 ids');
+is(value($node, $counted), '50', 'are counted at once');
 wait_locked($node, $relay);
 is(value($node, $counted), '50', 'also while they are being written down');
 value($node, "SELECT pg_terminate_backend($relay)");
@@ -280,9 +282,14 @@ ok(wait_sql("SELECT current <> $was FROM eo.generation WHERE family = 0 AND clas
 is(receive('crash', 'b'), 't', 'another id');
 kill_everything($node);
 is(receive('crash', 'b'), 'f', 'is known after a crash');
-is(receive('crash', 'c'), 't', 'new ones');
-my $older = older(0);
-is(value($node, "SELECT count(*) FROM eo.inbox_day_$older WHERE message_id = 'c'"), '0', 'go where they went before');
+my ($older, $new);
+do    # the next switch may come meanwhile
+{
+	$older = older(0);
+	$new = 'c' . $older;
+	is(receive('crash', $new), 't', 'new ones');
+} while (older(0) != $older);
+is(value($node, "SELECT count(*) FROM eo.inbox_day_$older WHERE message_id = '$new'"), '0', 'go where they went before');
 ok(wait_sql("SELECT " . bytes('day') . " = 0"), 'and all of them go in the end');
 
 # ---- with nothing to do there is nothing done

@@ -85,6 +85,7 @@ $load->quit;
 value($node, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 value($node, 'SELECT pg_reload_conf()');
 $node->poll_query_until('postgres', "SELECT current_setting('synchronous_standby_names') = 'nobody'") or die;
+value($node, 'CHECKPOINT');    # it is the checkpointer that makes commits wait
 $writer->query_safe('SELECT 1');
 send_query($writer, "SELECT eo.enqueue('t', '\"waits\"')");
 $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'") or die;

@@ -25,14 +25,8 @@ sub stop_wal_writer
 	my $query = "FROM pg_stat_activity WHERE backend_type = 'walwriter'";
 	my $pid = value($node, "SELECT pid $query");
 
-	wait_until(
-		'the WAL writer sleeps',
-		sub {
-			kill 'STOP', $pid;
-			my $asleep = value($node, "SELECT wait_event = 'WalWriterMain' $query") eq 't';
-			kill 'CONT', $pid unless $asleep;
-			return $asleep;
-		});
+	wait_until('the WAL writer sleeps',
+		sub { return stop_if($node, $pid, "SELECT wait_event = 'WalWriterMain' $query") });
 	return;
 }
 

@@ -75,7 +75,7 @@ ok(wait_published($node, 's', $seq), 'many events');
 my $lines = scalar(read_events($path));
 sql("SELECT eo.seek('s', 0)");
 wait_until('the replay has begun', sub { scalar(read_events($path)) > $lines });
-kill 'KILL', field($node, 's', 'publisher_pid') || 0;
+kill 'KILL', field($node, 's', 'publisher_pid') || die 'no publisher';
 wait_until('replayed', sub { scalar(read_events($path)) >= $lines + $seq });
 my @replay = read_events($path);
 splice(@replay, 0, $lines);
@@ -226,6 +226,7 @@ $node->safe_psql('copy', 'SELECT eo.adopt()');
 ok($node->poll_query_until('copy',
 		"SELECT bool_or(state = 'streaming') FROM eo.subscriptions"), 'before eo.adopt()');
 is(server_starts($node), 1, 'the server was never restarted');
+$node->poll_query_until('postgres', 'SELECT relay_pid IS NOT NULL FROM eo.log_status()') or die 'no relay';
 is(log_count($node, qr/relay has started for database "postgres"/), 4,
 	'nor was the relay, but where it was ended and for the copy');
 ok($node->poll_query_until('copy', "SELECT state = 'streaming' FROM eo.subscriptions WHERE name = 'forgetful'"),

@@ -6,6 +6,7 @@
 
 use strict;
 use warnings;
+use EoLog;
 use EoRelay;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -30,13 +31,14 @@ $primary->reload;
 $primary->poll_query_until('postgres',
 	"SELECT sync_state = 'sync' FROM pg_stat_replication WHERE application_name = 'standby'")
   or die 'the standby does not connect';
+$primary->safe_psql('postgres', 'CHECKPOINT');    # it is the checkpointer that makes commits wait
 ok(wait_published($primary, 'strict', enqueue($primary, 'a', 5)),
 	'with one that answers, events are published');
 
 # ---- the standby is away -----------------------------------------------------
 
 $standby->stop;
-my $session = $primary->background_psql('postgres', on_error_stop => 0);
+my $session = session($primary);
 $session->query_until(qr/ready/, <<'EOS');
 SELECT 'ready';
 SELECT eo.enqueue('a', '"alone"');

@@ -236,6 +236,7 @@ EOS
 	$node->safe_psql('postgres', "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 	$node->reload;
 	wait_until('the setting is known', sub { value($node, 'SHOW synchronous_standby_names') eq 'nobody' });
+	value($node, 'CHECKPOINT');    # it is the checkpointer that makes commits wait
 	send_query($session, "UPDATE t SET n = 40 WHERE id = 45");
 	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
 	  or die 'nobody waits for the standby';
