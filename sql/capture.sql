@@ -78,6 +78,24 @@ select eo.capture('nk', key_columns=>'{a}', mode=>'zz');
 select eo.capture('nk', key_columns=>'{a}', exclude=>'{a}');
 select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1 from x');
 select eo.capture('nk', key_columns=>'{a}', when_clause=>'a');
+\echo a filter is one expression, without any other part of a query
+\set VERBOSITY terse
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1, a < 5');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1 as b');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'distinct a > 1');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1 where true');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1 group by a');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1 having true');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1 window w as ()');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1 order by a');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1 limit 1');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1 offset 1');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1 for update');
+select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > 1; select 1');
+\set VERBOSITY default
+select count(*) from eo.captures where relation = 'nk'::regclass;
+select eo.capture('nk', key_columns=>(select array_agg('c' || i) from generate_series(1, 33) as i));
 select eo.capture('nk', key_columns=>'{a}', when_clause=>'a > (select 1)');
 select eo.capture('nk', key_columns=>'{a}');
 select eo.capture('nk', key_columns=>'{a}');
@@ -158,6 +176,9 @@ create or replace trigger cap after insert or update on hand for each row execut
 create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('key=id,v,id'); insert into hand values (3, 3);
 create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('mode=delta', 'format=debezium'); insert into hand values (3, 3);
 create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('columns=v', 'exclude=id'); insert into hand values (3, 3);
+create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('topic'); insert into hand values (3, 3);
+create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('key=id,,v'); insert into hand values (3, 3);
+create or replace trigger cap after insert or update on hand for each row execute function eo.capture_row('exclude="v'); insert into hand values (3, 3);
 drop trigger cap on hand;
 select eo.capture('hand', topic => repeat('t', 246));
 select eo.capture('hand', topic => repeat('t', 246), type_prefix => 'short');
@@ -167,6 +188,20 @@ create table kc(a int, b text, v int, primary key (a, b)); select eo.capture('kc
 alter table kc alter a type bigint, add c int; begin; insert into kc values (5000000000, 'x', 1, 2); select key, payload from eo.pending(); rollback;
 alter table kc drop column b; alter table kc drop column b cascade; alter table kc drop column v, drop column c;
 select tgname from pg_trigger where tgrelid = 'kc'::regclass and not tgisinternal order by 1;
+\echo the default key is that of an index which tells all rows apart
+create table uk(a int unique, b bool not null, c smallint not null, n numeric not null, e int not null unique deferrable); create unique index on uk (b) where a > 0; create unique index on uk ((c + 1));
+select eo.capture('uk');
+create unique index uk_key on uk (b, c) include (n); select eo.capture('uk');
+begin; insert into uk values (1, true, -5, 'Infinity', 1), (null, false, 7, '-Infinity', 2); select key, payload from eo.pending(); rollback;
+\echo whatever its type
+create table bk(b bool primary key, n numeric); select eo.capture('bk');
+create table ck(c smallint primary key); select eo.capture('ck');
+create table nuk(n numeric primary key); select eo.capture('nuk');
+create table jk(j jsonb primary key); select eo.capture('jk');
+create table ak(a int[] primary key); select eo.capture('ak');
+begin; insert into bk values (true, 'Infinity'), (false, 'NaN'); insert into ck values (-5); insert into nuk values (1.50), ('NaN'), ('Infinity');
+insert into jk values ('true'), ('"text"'), ('5.0'), ('null'), ('{"b": [1], "a": null}'); insert into ak values ('{1,NULL}'), ('{}');
+select topic, key, payload from eo.pending(); rollback;
 \echo names that triggers do not keep follow a renamed schema
 create schema capt_old; create table capt_old.named(id int primary key); create trigger cap after insert on capt_old.named for each row execute function eo.capture_row();
 begin; insert into capt_old.named values (1); alter schema capt_old rename to capt_new; insert into capt_new.named values (2); select topic, key from eo.pending(); rollback;
