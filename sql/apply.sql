@@ -68,6 +68,11 @@ SELECT eo.apply_change('ap.t', '{"seq": -3, "type": "x.inserted", "payload": {"i
 SELECT eo.apply_change('ap.t', '{"seq": "", "type": "x.inserted", "payload": {"id": 1}}');
 SELECT eo.apply_change('ap.t', '{"seq": "9223372036854775808", "type": "x.inserted", "payload": {"id": 1}}');
 SELECT eo.apply_change('ap.t', '{"seq": [1], "type": "x.inserted", "payload": {"id": 1}}');
+SELECT eo.apply_change('ap.t', '{"seq": "12a", "type": "x.inserted", "payload": {"id": 1}}');
+SELECT eo.apply_change('ap.t', '{"seq": "9223372036854775810", "type": "x.inserted", "payload": {"id": 1}}');
+SELECT eo.apply_change('ap.t', '{"seq": "92233720368547758070", "type": "x.inserted", "payload": {"id": 1}}');
+SELECT eo.apply_change('ap.t', '{"seq": 1, "type": 5, "payload": {"id": 1}}');
+SELECT eo.apply_change('ap.t', '{"seq": 1, "type": "orders.shipped", "payload": null}');
 SELECT eo.apply_change('ap.t', '{"seq": 1, "type": "inserted", "payload": {"id": 1}}');
 SELECT eo.apply_change('ap.t', '{"seq": 1, "type": "orders.shipped", "payload": {"id": 1}}');
 \echo :SQLSTATE
@@ -102,6 +107,13 @@ SELECT ap.apply('ap.t', 1, 'updated', '{"before": null, "after": {"id": 1}, "op"
 \echo :SQLSTATE
 SELECT eo.apply_change('ap.t', '{"seq": 1, "type": "ap.t", "payload": {"before": null, "after": {"id": 1}, "op": "c", "source": {}}}');
 SELECT eo.apply_change('ap.t', '{"seq": 1, "type": "ap.t", "payload": {"schema": {}, "payload": {"after": {"id": 1}, "op": "c", "source": {}}}}');
+SELECT eo.apply_change('ap.t', '{"seq": 1, "type": "ap.t", "payload": {"schema": {}, "payload": {"before": {"id": 1}, "op": "d", "source": {}}}}');
+\echo what only looks like them
+SELECT eo.apply_change('ap.t', '{"seq": 1, "type": "ap.t", "payload": {"payload": {"after": {"id": 1}, "op": "c", "source": {}}}}');
+SELECT eo.apply_change('ap.t', '{"seq": 1, "type": "ap.t", "payload": {"schema": {}, "payload": "text"}}');
+SELECT eo.apply_change('ap.t', '{"seq": 1, "type": "ap.t", "payload": {"op": "c", "source": {}}}');
+SELECT ap.apply('ap.t', 1, 'inserted', '{"name": {"new": "a", "more": 1}}');
+SELECT ap.apply('ap.t', 1, 'inserted', '{"name": {}}');
 BEGIN READ ONLY; SELECT ap.apply('ap.t', 1, 'inserted', '{"id": 1}'); ROLLBACK;
 
 \echo tables that cannot be a target
