@@ -192,10 +192,15 @@ SELECT call, err.outcome('eo.' || call) FROM unnest(ARRAY[
 	$$create_idempotency_scope(NULL)$$, $$create_idempotency_scope('s', NULL)$$,
 	$$create_idempotency_scope('s', release_codes => NULL)$$, $$drop_idempotency_scope(NULL)$$,
 	$$deduplicate_table(NULL, 'c', 'i')$$, $$deduplicate_table('pg_class', NULL, 'i')$$, $$deduplicate_table('pg_class', 'c', NULL)$$,
+	$$capture(NULL)$$, $$capture('err.many', mode => NULL)$$, $$capture('err.many', format => NULL)$$,
+	$$capture('err.many', key_columns => '{}')$$, $$capture('err.many', columns => '{i,NULL}')$$, $$capture('err.many', exclude => '{NULL}')$$,
 	$$uncapture(NULL)$$, $$grant_producer(NULL)$$, $$grant_consumer(NULL)$$, $$grant_operator(NULL)$$]) AS call;
 -- the last seq of no events
 SELECT eo.subscribe('nulls') IS NOT NULL AS subscribed;
 SELECT eo.ack('nulls', (SELECT max(seq) FROM eo.fetch('nulls')));
+-- nobody publishes what its reader fetches
+SELECT eo.wait_published('nulls', 1, '1 s');
+\echo :SQLSTATE
 SELECT eo.unsubscribe('nulls');
 
 -- settings that do not exist, or not for everybody

@@ -355,11 +355,14 @@ SELECT eo.idempotent('pay', 'call ' || 4 + i / 2, '{"to": "z"}', 'do_pay(jsonb)'
 SELECT request FROM done;
 SELECT key, state, code, response FROM held WHERE key LIKE 'call%' ORDER BY key;
 -- an error is no answer
+CREATE FUNCTION to_jsonb_of_text(text) RETURNS jsonb LANGUAGE sql AS $$ SELECT to_jsonb($1) $$;
 CREATE FUNCTION fail(jsonb) RETURNS jsonb LANGUAGE sql AS $$ SELECT to_jsonb(1 / 0) $$;
 SELECT eo.idempotent('pay', 'call 6', '1', 'fail(jsonb)');
 SELECT eo.idempotent('pay', 'call 6', '1', 'to_jsonb(anyelement)');
 \echo :SQLSTATE
 SELECT eo.idempotent('pay', 'call 6', '1', 'now()');
+SELECT eo.idempotent('pay', 'call 6', '1', 'jsonb_concat(jsonb, jsonb)');
+SELECT eo.idempotent('pay', 'call 6', '1', 'to_jsonb_of_text(text)');
 SELECT eo.idempotent('pay', 'call 6', '1', 'jsonb_array_elements(jsonb)');
 SELECT eo.idempotent('pay', 'call 6', '1', 'end_lease(text)');
 SELECT eo.idempotent('pay', 'call 6', '1', 'jsonb_agg(anyelement)');

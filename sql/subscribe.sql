@@ -38,6 +38,9 @@ CREATE SERVER eo_k FOREIGN DATA WRAPPER eo_kafka OPTIONS (brokers '127.0.0.1:1',
 CREATE SERVER eo_k FOREIGN DATA WRAPPER eo_kafka OPTIONS (brokers '127.0.0.1:1', acks '1');
 CREATE SERVER eo_k FOREIGN DATA WRAPPER eo_kafka OPTIONS (brokers '127.0.0.1:1', password 'p');
 CREATE SERVER eo_k FOREIGN DATA WRAPPER eo_kafka OPTIONS (brokers '127.0.0.1:1');
+ALTER SERVER eo_k OPTIONS (ADD "socket.keepalive.enable" 'true');
+ALTER SERVER eo_k OPTIONS (SET "socket.keepalive.enable" 'false');
+ALTER SERVER eo_k OPTIONS (SET "socket.keepalive.enable" '1');
 CREATE USER MAPPING FOR PUBLIC SERVER eo_k OPTIONS (brokers 'x');
 CREATE USER MAPPING FOR PUBLIC SERVER eo_k OPTIONS (username 'u', password 'secret-of-the-mapping');
 \set VERBOSITY default
@@ -96,6 +99,9 @@ SELECT eo.subscribe('s', server => 'eo_f', options => '{"max_in_flight": 0}');
 SELECT eo.subscribe('s', server => 'eo_f', options => '{"max_in_flight": "many"}');
 SELECT eo.subscribe('s', server => 'eo_f', options => '{"max_in_flight": null}');
 SELECT eo.subscribe('s', server => 'eo_f', options => '{"max_in_flight": [1]}');
+SELECT eo.subscribe('s', server => 'eo_f', options => '{"max_in_flight": true}');
+SELECT eo.subscribe('s', server => 'eo_f', options => '{"max_in_flight": {"of": 1}}');
+SELECT eo.subscribe('s', server => 'eo_f', options => '{"max_in_flight": "99999999999999999999"}');
 SELECT eo.subscribe('s', server => 'eo_f', options => '[]');
 SELECT eo.subscribe('s', server => 'eo_f', options => '"x"');
 SELECT eo.subscribe('s', options => '{"max_in_flight": 1}');
