@@ -20,6 +20,7 @@
 #include "relay/dead_letters.h"
 #include "relay/delivery.h"
 #include "relay/replies.h"
+#include "relay/sql.h"
 #include "relay/supervision.h"
 #include "store/lineage.h"
 #include "utils/timestamp.h"
@@ -87,6 +88,8 @@ send_config(EoSubscription *sub)
 	size_t		size = 4096;
 
 	snprintf(source, sizeof(source), "urn:eo-outbox:%s", eo_relay.home);
+	/* In a transaction, which a conversion of text needs to find its function */
+	eo_relay_begin(false);
 	m.subscription = wire_string(sub->name);
 	m.identity = wire_string(sub->identity);
 	m.source = wire_string(source);
@@ -103,6 +106,7 @@ send_config(EoSubscription *sub)
 			break;
 		size = w.len;
 	}
+	eo_relay_commit(false);
 }
 
 void

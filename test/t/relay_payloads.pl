@@ -40,5 +40,49 @@ WHERE position('"data":' || p.value::text in line) > 0
 EOS
 	$node->safe_psql('unicode', 'SELECT count(*), count(*) FROM payloads'),
 	'as PostgreSQL prints them');
+
+# ---- databases that are not in UTF-8 -----------------------------------------------
+
+# What has no form in UTF-8 is refused, and that holds up nothing.
+foreach my $case (
+	[ 'LATIN1', 'caf\xe9' ],
+	[ 'WIN1252', 'caf\xe9', '\x81', qr/byte sequence 0x81 in encoding "WIN1252" has no equivalent/ ],
+	[ 'SQL_ASCII', 'cafe', 'caf\xe9', qr/invalid byte sequence for encoding "UTF8"/ ])
+{
+	my ($encoding, $good, $bad, $reason) = @$case;
+	my $db = lc $encoding;
+	my $in_utf8 = $good =~ s/\\xe9/\xc3\xa9/r;
+
+	$node->safe_psql('postgres', "CREATE DATABASE $db ENCODING '$encoding' LOCALE 'C' TEMPLATE template0");
+	$node->safe_psql($db, 'CREATE EXTENSION eo_outbox');
+	my $file = subscribe_file($node, $db, db => $db);
+	my $publish = sub {
+		my $seq = $node->safe_psql($db, "SET client_encoding = '$encoding'; $_[0]; SELECT eo.last_seq()");
+
+		$seq =~ s/.*\n//s;
+		return $node->safe_psql($db,
+			"SELECT eo.wait_published('$db', $seq, '$PostgreSQL::Test::Utils::timeout_default s')") eq 't';
+	};
+
+	ok($publish->("SELECT eo.enqueue('t', to_jsonb(E'$good'::text), E'$good', E'$good', jsonb_build_object('h', E'$good'))"),
+		"$encoding: published");
+	like((PostgreSQL::Test::Utils::slurp_file($file) =~ /(.*)\n\z/)[0],
+		qr/^(?=.*"type":"$in_utf8")(?=.*"partitionkey":"$in_utf8")(?=.*"h":"$in_utf8").*"data":"$in_utf8"}$/, "$encoding: in UTF-8");
+	next if !defined $bad;
+	foreach my $event (
+		"'t', '1', E'$bad'", "'t', '1', 'k', E'$bad'", "'t', to_jsonb(E'$bad'::text)",
+		"'t', '1', headers => jsonb_build_object('h', E'$bad')", "E'$bad', '1'")
+	{
+		ok($publish->("SELECT eo.enqueue($event)"), "$encoding: $event is passed over");
+	}
+	is($node->safe_psql($db, 'SELECT count(*) FROM eo.dead_letter'), '5', "$encoding: all are dead letters");
+	like($node->safe_psql($db, 'SELECT DISTINCT reason FROM eo.dead_letter'), $reason, "$encoding: with the reason");
+	ok($publish->("SELECT eo.enqueue('t', '2')"), "$encoding: the next one is published");
+	my @events = read_events($file);
+	is("@{[scalar(@events)]} $events[-1]{data}", '2 2', "$encoding: and nothing else");
+	$node->safe_psql($db, "SELECT eo.retry_dead_letter('$db')");
+	ok($node->poll_query_until($db, 'SELECT bool_and(attempts = 2) FROM eo.dead_letter'), "$encoding: a retry changes nothing");
+	is(scalar(read_events($file)), 2, "$encoding: in the file either");
+}
 $node->stop;
 done_testing();
