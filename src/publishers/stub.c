@@ -45,6 +45,7 @@
  *		retried			RETRIED of an event that was not sent again
  *		ready			READY once more
  *		version:N		READY that names protocol version N; useful "@0"
+ *		frame:HEX		a frame of that type and body; "@0" sends it before READY
  *		stderr:TEXT		no breach: a line on stderr
  *
  * Steps about the start, without "@":
@@ -104,7 +105,8 @@ static const char *const start_words[] = {"position", "noready", "fail", "log", 
 static const char *const event_words[] = {
 	"ack", "nack", "stall", "hold", "busy", "hang", "slow", "exit", "die",
 	"abort", "vanish", "garbage", "zeroframe", "hugeframe", "shortframe",
-	"forge", "backwards", "retried", "ready", "version", "stderr", NULL
+	"forge", "backwards", "retried", "ready", "version", "frame",
+	"stderr", NULL
 };
 
 static bool
@@ -279,6 +281,20 @@ send_ready(Publisher *pub, uint32_t version)
 	harness_send_raw(pub, data, w.len);
 }
 
+/* A frame as the script has it: its type and its body, two digits a byte. */
+static void
+send_hex(Publisher *pub, const char *digits)
+{
+	char		data[128];
+	unsigned	byte;
+	size_t		len = 0;
+
+	while (len < sizeof(data) && sscanf(digits + 2 * len, "%2x", &byte) == 1)
+		data[len++] = (char) byte;
+	if (len > 0)
+		send_frame(pub, data[0], data + 1, len - 1);
+}
+
 /* Ends the process if the step says so. */
 static void
 maybe_end(Publisher *pub, const Step *step)
@@ -320,6 +336,8 @@ maybe_break(Publisher *pub, const Step *step, int64_t seq)
 		send_ready(pub, EO_PROTOCOL_VERSION);
 	else if (strcmp(word, "version") == 0)
 		send_ready(pub, (uint32_t) atoi(step->argument));
+	else if (strcmp(word, "frame") == 0)
+		send_hex(pub, step->argument);
 	else if (strcmp(word, "stderr") == 0)
 		fprintf(stderr, "%s\n", step->argument);
 }

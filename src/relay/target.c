@@ -41,7 +41,8 @@ eo_from_wire(EoBytes text, int limit)
 
 	if (utf8)
 	{
-		len = pg_encoding_mbcliplen(PG_UTF8, text.data, (int) Min(text.len, (size_t) limit + 1), limit);
+		/* It believes the length that the first byte of a character tells. */
+		len = Min(len, pg_encoding_mbcliplen(PG_UTF8, text.data, (int) Min(text.len, (size_t) limit + 1), limit));
 		utf8 = pg_verify_mbstr(PG_UTF8, text.data, len, true);
 	}
 	result = pnstrdup(text.data, len);

@@ -84,5 +84,27 @@ foreach my $case (
 	ok($node->poll_query_until($db, 'SELECT bool_and(attempts = 2) FROM eo.dead_letter'), "$encoding: a retry changes nothing");
 	is(scalar(read_events($file)), 2, "$encoding: in the file either");
 }
+
+# ---- what a publisher says ------------------------------------------------------------
+
+# A reason is kept as text of the database, whatever bytes it comes in.
+foreach my $case (
+	[ 'unicode', '636166c3a9', "caf\xc3\xa9" ],
+	[ 'unicode', '630a097f64', 'c   d' ],
+	[ 'unicode', '636166e964', 'caf?d' ],
+	[ 'latin1', '636166c3a9', 'caf??' ],
+	[ 'unicode', '', '' ])
+{
+	my ($db, $bytes, $expected) = @$case;
+	my $next = $node->safe_psql($db, 'SELECT last_seq + 1 FROM eo.log_status()');
+	my $frame = sprintf('4e%016x01%08x%s', $next, length($bytes) / 2, $bytes);
+
+	$node->safe_psql($db, "CREATE SERVER stub FOREIGN DATA WRAPPER eo_stub OPTIONS (script 'frame:$frame;stall\@2-')");
+	$node->safe_psql($db, "SELECT eo.subscribe('stub', server => 'stub')");
+	$node->safe_psql($db, "SELECT eo.enqueue('t', '1')");
+	ok($node->poll_query_until($db, "SELECT count(*) = 1 FROM eo.dead_letter WHERE seq = $next"), "refused for 0x$bytes");
+	is($node->safe_psql($db, "SELECT reason FROM eo.dead_letter WHERE seq = $next"), $expected, "kept as \"$expected\"");
+	$node->safe_psql($db, "SELECT eo.unsubscribe('stub'); DROP SERVER stub");
+}
 $node->stop;
 done_testing();
