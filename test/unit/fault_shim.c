@@ -7,6 +7,7 @@
  *		SHIM_FSYNC=N		the N-th fsync() fails with EIO
  *		SHIM_WRITE=N		the N-th write() stores half of its bytes, and the
  *							one after it fails with ENOSPC
+ *		SHIM_TRUNCATE=N		the N-th ftruncate() fails with EIO
  *
  * Calls before READY count as well.
  */
@@ -48,6 +49,19 @@ fdatasync(int fd)
 		return -1;
 	}
 	return (int) syscall(SYS_fdatasync, fd);
+}
+
+int
+ftruncate(int fd, off_t size)
+{
+	static int	calls;
+
+	if (++calls == wanted("SHIM_TRUNCATE"))
+	{
+		errno = EIO;
+		return -1;
+	}
+	return (int) syscall(SYS_ftruncate, fd, size);
 }
 
 ssize_t

@@ -268,6 +268,13 @@ def test_not_a_file():
     assert "not a regular file" in refusal(target + ".pipe")
     assert "No such file or directory" in refusal(scratch.name + "/none/x")
     assert "must be an absolute path" in refusal("relative")
+    assert "must be an absolute path" in refusal("")
+    assert "is too long" in refusal("/" + "x" * 4095)
+    assert refusal("/" + "x" * 4094).startswith("could not open file")
+    assert "is too long" in refusal("/tmp/x\0y")
+    with Publisher(FILE) as p:
+        assert p.wait_end() == 1
+        assert "must be an absolute path" in p.messages("N")[0]["reason"]
 
 
 def test_lock():
@@ -461,6 +468,31 @@ def test_start_is_durable():
     assert "cannot be made durable" in refusal(
         path, executable=PLAIN_FILE, env=dict(environment, SHIM_SYNC="1"))
     assert position(path) == 2
+
+
+def test_failing_cut():
+    """a torn end that cannot be cut off is told, and nothing is put behind it"""
+    path = new_path()
+    environment = dict(os.environ, LD_PRELOAD=SHIM)
+    with publisher(path, executable=PLAIN_FILE,
+                   env=dict(environment, SHIM_WRITE="3", SHIM_TRUNCATE="1")) as p:
+        for seq in range(1, 3):
+            p.send(event_frame(seq))
+            p.wait_ack(seq)
+        p.send(event_frame(3))
+        assert p.wait_end() == 1
+        assert p.acked == 2
+        reason = p.messages("N")[0]["reason"]
+        assert "could not write to file" in reason and "torn end is left" in reason, reason
+    with open(path, "rb") as file:
+        torn = file.read()
+    assert torn.count(b"\n") == 2 and not torn.endswith(b"\n")
+    assert "torn end that cannot be cut off: Input/output error" in refusal(
+        path, executable=PLAIN_FILE, env=dict(environment, SHIM_TRUNCATE="1"))
+    with open(path, "rb") as file:
+        assert file.read() == torn
+    assert publish(path, 3, 5)["last_seq"] == 2
+    assert sequences(path) == [1, 2, 3, 4, 5]
 
 
 def test_full_disk():
