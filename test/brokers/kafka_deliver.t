@@ -197,6 +197,43 @@ def test_no_topic():
     each_mode(run)
 
 
+def test_names():
+    """Topics whose names Kafka does not take"""
+    def run(mode):
+        names = [".", "..", "x" * 250, "a b", "\u00e9"]
+        with broker.publisher(server={"guarantee": mode}, identity="names-" + mode) as p:
+            p.wait_ready()
+            for seq, name in enumerate(names, 1):
+                p.send_event(seq, topic=name)
+            p.wait_ack(len(names))
+            p.stop()
+            tap.same([(m["seq"], m["permanent"], "cannot exist" in m["reason"]) for m in p.messages("N")],
+                     [(seq, True, True) for seq in range(1, len(names) + 1)], "%s: refused" % mode)
+    each_mode(run)
+    # The prefix counts.
+    with broker.publisher(server={"topic_prefix": "p" * 10}) as p:
+        p.send_event(1, topic="x" * 240)
+        p.wait_ack(1)
+        tap.ok("cannot exist" in p.messages("N")[0]["reason"], "with the prefix it is too long")
+
+
+def test_own_limit():
+    """A limit of the server, below that of the topic"""
+    def run(mode):
+        topic = "own.limit." + mode
+        broker.create(topic)
+        with broker.publisher(server={"guarantee": mode, "message.max.bytes": "5000"}, identity=topic) as p:
+            p.wait_ready()
+            for seq, size in ((1, 10), (2, 9000), (3, 4000)):
+                p.send_event(seq, topic=topic, payload=b"x" * size, content_type="text/plain")
+            p.wait_ack(3)
+            p.stop()
+            tap.same([(m["seq"], m["permanent"], "5000 at most (option message.max.bytes)" in m["reason"])
+                      for m in p.messages("N")], [(2, True, True)], "%s: refused, by the name of the limit" % mode)
+        tap.same(broker.seqs(topic), [1, 3], "%s: the others arrive" % mode)
+    each_mode(run)
+
+
 def fails_with(words, name, server=(), secrets=(), **config):
     with broker.publisher(server={"connect_timeout": "5000", **dict(server)}, secrets=secrets,
                           **config) as p:
@@ -218,7 +255,13 @@ def test_wrong():
     fails_with('option "acks" is not known here', "a property that is not allowed",
                server={"acks": "0"})
     fails_with("must be one of", "a wrong value", server={"compression.type": "brotli"})
+    fails_with("do not make a Kafka producer", "SASL without a user",
+               server={"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN"})
     fails_with("no Kafka broker answered", "no broker", server={"brokers": "127.0.0.1:1"})
+    with broker.publisher(server={"guarantee": "exactly_once", "position_topic": "not/legal"}, identity="illegal") as p:
+        tap.same(p.wait_end(), 1, "a topic for positions that cannot be ends it")
+        tap.ok('Kafka topic "not/legal"' in p.messages("N")[0]["reason"] and not p.messages("R"),
+               "which is told before READY")
     fails_with("no Kafka broker answered", "a secure broker without TLS",
                server={"brokers": secure, "connect_timeout": "2000"})
 
@@ -254,5 +297,6 @@ with Broker("--secure", "auto.create.topics.enable=false") as broker, \
     other_ca = other.read("ca.pem")
     other.stop("--now")
     status = tap.run(test_form, test_order, test_too_large, test_exact_limit, test_limit_lowered,
-                     test_compacted, test_timestamp, test_no_topic, test_wrong, test_secure)
+                     test_compacted, test_timestamp, test_no_topic, test_names,
+                     test_own_limit, test_wrong, test_secure)
 sys.exit(status)

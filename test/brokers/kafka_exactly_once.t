@@ -158,6 +158,20 @@ def test_resume():
         tap.same(p.wait_ready()["last_seq"], 0, "another identity has its own")
 
 
+def test_position_topic():
+    """Positions beside a topic of one's own, which is made"""
+    broker.create("beside")
+    server = {**EXACTLY_ONCE, "position_topic": "shop.positions"}
+    for seq in (1, 2):
+        with broker.publisher(server=server, identity="beside") as p:
+            tap.same(p.wait_ready()["last_seq"], seq - 1, "the position is %d" % (seq - 1))
+            p.send_event(seq, topic="beside")
+            p.wait_ack(seq)
+            p.stop()
+    tap.same([(o["topic"], o["offset"]) for o in broker.offsets("eo_outbox.beside")], [("shop.positions", 2)],
+             "it is kept beside that topic only")
+
+
 def test_seek():
     """What is sent again on purpose is sent"""
     broker.create("seek")
@@ -266,6 +280,6 @@ def test_idle():
 
 
 with Broker() as broker:
-    status = tap.run(test_resume, test_seek, test_refused_and_killed, test_zombie,
+    status = tap.run(test_resume, test_position_topic, test_seek, test_refused_and_killed, test_zombie,
                      test_uncommitted, test_idle, test_kill)
 sys.exit(status)
