@@ -178,6 +178,9 @@ def commit_one(rig, name):
 
 def kill_when_published(rig, path, quiet=None):
     """Everything, when an event has just come out: any, or the only one."""
+    if quiet:
+        # A relay that begins flushes what it notes of that; the next is published without.
+        await_publication(path, lambda: commit_one(rig, quiet + ".before"))
     pids = rig.server.descendants()
     await_publication(path, (lambda: commit_one(rig, quiet)) if quiet else (lambda: None))
     kill(pids[0], signal.SIGSTOP)       # it starts no other
@@ -333,31 +336,43 @@ def found_out(directory, seed, r, lose, breach, **options):
     raise Broken("nobody noticed it")
 
 
-def lose_all_unsynced(rig, r, synchronous):
-    rig.load.begin(rig.cycle, synchronous=synchronous)
-    time.sleep(r.uniform(0.3, 1))
-    await_publication(rig.target.path)
-    rig.server.kill_all()
+def lose_all_unsynced(rig, r):
+    """After all has been killed."""
     wait_until("the file is read", rig.target.caught_up)
     rig.target.hold()
     rig.disk.lose(r, "nothing")
     rig.target.go_back()
 
 
+def kill_unflushed(rig, r):
+    kill_when_published(rig, rig.target.path, "quiet.%d" % rig.cycle)
+
+
+def lose_unflushed(rig, r):
+    kill_unflushed(rig, r)
+    lose_all_unsynced(rig, r)
+
+
+def lose_acknowledged(rig, r):
+    rig.load.begin(rig.cycle, synchronous=1.0)
+    time.sleep(r.uniform(0.3, 1))
+    await_publication(rig.target.path)
+    rig.server.kill_all()
+    lose_all_unsynced(rig, r)
+
+
 @fault("durability", alone=True)
 def control_unflushed_kill(directory, seed, r):
     """Without its flush the log tells of commits that a crash undoes."""
-    return found_out(directory, seed, r, lambda rig, r: kill_when_published(rig, rig.target.path, "quiet.%d" % rig.cycle),
-                     phantoms, settings={"eo_outbox.test_no_flush": "on"})
+    return found_out(directory, seed, r, kill_unflushed, phantoms, settings={"eo_outbox.test_no_flush": "on"})
 
 
 @fault("durability", alone=True)
 def control_unflushed_power(directory, seed, r):
-    return found_out(directory, seed, r, lambda rig, r: lose_all_unsynced(rig, r, 0.0),
-                     phantoms, settings={"eo_outbox.test_no_flush": "on"})
+    return found_out(directory, seed, r, lose_unflushed, phantoms, settings={"eo_outbox.test_no_flush": "on"})
 
 
 @fault("durability", alone=True)
 def control_lying_disk(directory, seed, r):
     """One that does not sync the WAL loses what was acknowledged."""
-    return found_out(directory, seed, r, lambda rig, r: lose_all_unsynced(rig, r, 1.0), missing, lies="pg_wal")
+    return found_out(directory, seed, r, lose_acknowledged, missing, lies="pg_wal")
