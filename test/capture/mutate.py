@@ -96,7 +96,7 @@ def outcome(table, mode, events):
     try:
         for event in events:
             topic.take(event.key, event.kind, event.payload)
-        return sorted(topic.lines()) if topic.tombstone is None else None
+        return sorted(topic.lines()) if not topic.tombstones else None
     except (Deviation, KeyError, TypeError, AttributeError):
         return None
 
