@@ -289,7 +289,7 @@ send_hex(Publisher *pub, const char *digits)
 	unsigned	byte;
 	size_t		len = 0;
 
-	while (len < sizeof(data) && sscanf(digits + 2 * len, "%2x", &byte) == 1)
+	for (; len < sizeof(data) && sscanf(digits, "%2x", &byte) == 1 && digits[1] != '\0'; digits += 2)
 		data[len++] = (char) byte;
 	if (len > 0)
 		send_frame(pub, data[0], data + 1, len - 1);
