@@ -67,7 +67,7 @@ while ($bench->pumpable)
 }
 ok($bench->finish, 'pgbench') or diag($err);
 like($out, qr/number of transactions actually processed: \d{3,}/, 'with some transactions');
-cmp_ok($rounds, '>', 5, 'read many times meanwhile');
+cmp_ok($rounds, '>', 20, 'read many times meanwhile');
 $total += pull($node, 'p');
 
 cmp_ok($total, '>', 1000, "$total events were read");

@@ -214,21 +214,21 @@ ok(wait_field($node, 'orphan', 'state', 'failed'), 'a dropped server fails its s
 like(field($node, 'orphan', 'last_error'), qr/server "gone" does not exist/, 'and says so');
 $node->safe_psql('postgres', 'CREATE SERVER gone FOREIGN DATA WRAPPER eo_stub');
 ok(wait_field($node, 'orphan', 'state', 'streaming'), 'it goes on when the server is there');
-$node->safe_psql('postgres', <<EOS);
-CREATE FOREIGN DATA WRAPPER foreign_data;
-BEGIN;
-DROP SERVER gone CASCADE;
-CREATE SERVER gone FOREIGN DATA WRAPPER foreign_data;
-COMMIT;
-EOS
+
+# Another one takes its name, at once.
+sub replace_server
+{
+	my ($wrapper) = @_;
+	$node->safe_psql('postgres',
+		"BEGIN; DROP SERVER gone CASCADE; CREATE SERVER gone FOREIGN DATA WRAPPER $wrapper; COMMIT");
+	return;
+}
+
+$node->safe_psql('postgres', 'CREATE FOREIGN DATA WRAPPER foreign_data');
+replace_server('foreign_data');
 ok(wait_field($node, 'orphan', 'state', 'failed'), 'a server of that name which is no broker fails it');
 like(field($node, 'orphan', 'last_error'), qr/server "gone" is not of a kind that can be published to/, 'and is told from none');
-$node->safe_psql('postgres', <<EOS);
-BEGIN;
-DROP SERVER gone CASCADE;
-CREATE SERVER gone FOREIGN DATA WRAPPER eo_stub;
-COMMIT;
-EOS
+replace_server('eo_stub');
 ok(wait_field($node, 'orphan', 'state', 'streaming'), 'it goes on when there is one');
 
 # A package may have left its publisher out.
