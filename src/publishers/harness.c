@@ -10,6 +10,11 @@
  * has.  With nothing to do it waits without limit: an idle publisher costs
  * nothing.
  *
+ * A publisher may ask to gather (publisher.h): then input that comes while the
+ * broker is at work on little is left in the socket for a moment, for a burst
+ * to become one request and not many.  An event that finds nothing under way
+ * never waits for that.
+ *
  * Neither direction ever waits for the other.  Output that the relay does not
  * take yet stays in a buffer, and there is little of it: an ACK is written only
  * when everything before it has gone, so one ACK stands for all that was
@@ -49,6 +54,9 @@
 
 #define STAT_INTERVAL_MS	1000
 
+/* With as much under way, the client library makes large requests by itself. */
+#define GATHER_EVENTS		1000
+
 typedef struct Harness
 {
 	Publisher	pub;			/* must be first */
@@ -64,6 +72,7 @@ typedef struct Harness
 	EoStatMessage stat_sent;
 	int64_t		stat_time;
 	unsigned	dropped_logs;
+	int64_t		read_at;		/* us */
 } Harness;
 
 /*----------
@@ -445,6 +454,15 @@ handle_frames(Harness *h)
 	}
 }
 
+static int64_t
+now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
 static void
 read_burst(Harness *h)
 {
@@ -459,10 +477,25 @@ read_burst(Harness *h)
 		if (status == CHANNEL_EOF)
 			leave(h);
 		if (status == CHANNEL_DRY)
-			return;
+			break;
 		taken += h->channel.in.end - h->channel.in.start - before;
 		handle_frames(h);
 	}
+	if (taken > 0 && h->pub.gather_us > 0)
+		h->read_at = now_us();
+}
+
+/* For how many microseconds the socket is to be left alone. */
+static int64_t
+gathering(Harness *h)
+{
+	int64_t		left;
+
+	if (h->pub.gather_us == 0 || h->busy ||
+		h->ring.unsettled == 0 || h->ring.unsettled >= GATHER_EVENTS)
+		return 0;
+	left = h->read_at + h->pub.gather_us - now_us();
+	return left > 0 ? left : 0;
 }
 
 static void
@@ -470,18 +503,24 @@ wait_for_work(Harness *h)
 {
 	const PublisherOps *ops = h->pub.ops;
 	struct pollfd fds[2] = {{-1, 0, 0}, {-1, POLLIN, 0}};
-	int			timeout = ops->poll_ms > 0 ? ops->poll_ms : -1;
+	int64_t		timeout = ops->poll_ms > 0 ? (int64_t) ops->poll_ms * 1000 : -1;
+	int64_t		gather = gathering(h);
+	struct timespec ts;
 
 	fds[0].fd = h->channel.fd;
-	fds[0].events = h->busy ? 0 : POLLIN;
+	fds[0].events = h->busy || gather > 0 ? 0 : POLLIN;
 	if (channel_pending(&h->channel) > 0)
 		fds[0].events |= POLLOUT;
 	if (h->configured && ops->poll_fd)
 		fds[1].fd = ops->poll_fd(&h->pub);
-	if (h->busy && timeout < 0 && fds[1].fd < 0)
-		timeout = BUSY_RETRY_MS;
+	if (gather > 0)
+		timeout = gather;
+	else if (h->busy && timeout < 0 && fds[1].fd < 0)
+		timeout = BUSY_RETRY_MS * 1000;
+	ts.tv_sec = timeout / 1000000;
+	ts.tv_nsec = timeout % 1000000 * 1000;
 
-	if (poll(fds, 2, timeout) < 0 && errno != EINTR)
+	if (ppoll(fds, 2, timeout < 0 ? NULL : &ts, NULL) < 0 && errno != EINTR)
 		protocol_error(h, "cannot wait: %s", strerror(errno));
 
 	/* Reading tells the end of file; a busy publisher does not read. */
@@ -506,7 +545,8 @@ publisher_main(const PublisherOps *ops)
 	{
 		size_t		unsettled;
 
-		read_burst(h);
+		if (gathering(h) == 0)
+			read_burst(h);
 		unsettled = h->ring.unsettled;
 		if (h->configured && ops->poll)
 			ops->poll(&h->pub);

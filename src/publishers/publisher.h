@@ -88,6 +88,13 @@ struct Publisher
 {
 	const PublisherOps *ops;
 	void	   *state;			/* the broker file's own */
+
+	/*
+	 * For how many microseconds after events came no more are taken, if what
+	 * came is not settled by then; open() may set it.  0: they are taken as
+	 * they come.
+	 */
+	int			gather_us;
 };
 
 extern int	publisher_main(const PublisherOps *ops);

@@ -51,6 +51,7 @@
  * Steps about the start, without "@":
  *		position:N		READY says that the broker has everything up to N
  *		noready			never READY
+ *		gather:MS		gather events for so many milliseconds
  *		fail[:REASON]	open() fails
  *		log				tell the configuration (names, not values) and each
  *						event as LOG frames at debug level
@@ -101,7 +102,7 @@ typedef struct StubState
 	size_t		held_cap;
 } StubState;
 
-static const char *const start_words[] = {"position", "noready", "fail", "log", NULL};
+static const char *const start_words[] = {"position", "noready", "gather", "fail", "log", NULL};
 static const char *const event_words[] = {
 	"ack", "nack", "stall", "hold", "busy", "hang", "slow", "exit", "die",
 	"abort", "vanish", "garbage", "zeroframe", "hugeframe", "shortframe",
@@ -405,6 +406,9 @@ stub_open(Publisher *pub, const EoConfigMessage *config)
 		publisher_fail(pub, "%s", *step->argument ? step->argument : "told to fail");
 	if (setting(state, "noready"))
 		never_ready();
+	step = setting(state, "gather");
+	if (step)
+		pub->gather_us = atoi(step->argument) * 1000;
 	step = setting(state, "position");
 	if (step)
 		publisher_position(pub, atoll(step->argument));
