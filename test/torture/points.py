@@ -54,10 +54,10 @@ def names(consumers):
 
 
 def chosen(rig):
-    """Those of a cycle: over the cycles, each point gets each action equally often."""
+    """Those of a cycle: each point gets each action, before one comes again."""
     order = list(itertools.product(names([one.name for one in rig.consumers]), ACTIONS))
     random.Random("%s points" % rig.seed).shuffle(order)
-    return [order[(rig.cycle * A_CYCLE + i) % len(order)] for i in range(A_CYCLE)]
+    return [order[((rig.turn - 1) * A_CYCLE + i) % len(order)] for i in range(A_CYCLE)]
 
 
 # ---- in the server -------------------------------------------------------------

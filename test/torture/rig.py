@@ -43,6 +43,7 @@ class Rig:
         self.seed = seed
         self.name = name
         self.cycle = 0
+        self.turn = 0           # of this cycle's fault: its first, second ...
         self.counts = Counter()
         self.worst = None           # seconds from the end of a fault until all was out
         self.healed_at = None

@@ -47,6 +47,7 @@ class Torture:
         self.before = Counter()
         self.results = Results()
         self.failures = []
+        self.times = Counter()      # how often each fault's turn has come, by name
         self.began = time.monotonic()
 
     def say(self, text):
@@ -88,6 +89,7 @@ class Torture:
             return self.run_alone(cycle, fault, r)
         self.before = self.rig.totals()
         self.rig.worst = None
+        self.rig.turn = self.times[fault.name]
         self.rig.run(cycle, fault, r)
         return self.counts_since(), self.rig.worst
 
@@ -153,6 +155,7 @@ class Torture:
         faults = schedule(self.seed, choose(a.only.split(), self.consumers, Round.long))
         done = 0
         for cycle, fault in zip(range(1, a.first + a.cycles), faults):
+            self.times[fault.name] += 1
             if cycle < a.first:
                 continue
             self.run_cycle(cycle, fault)
