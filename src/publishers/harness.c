@@ -5,15 +5,14 @@
  *
  * One turn of the loop reads what the relay has sent until the socket is dry
  * (or a few megabytes have come, so that acknowledgements keep flowing), hands
- * the events over, lets the broker file work, reports, and waits in poll(2)
+ * the events over, lets the broker file work, reports, and waits in ppoll(2)
  * for the socket, the broker file's descriptor or its time limit, whichever it
  * has.  With nothing to do it waits without limit: an idle publisher costs
  * nothing.
  *
- * A publisher may ask to gather (publisher.h): then input that comes while the
- * broker is at work on little is left in the socket for a moment, for a burst
- * to become one request and not many.  An event that finds nothing under way
- * never waits for that.
+ * A publisher may ask to gather (publisher.h): then what trickles in while the
+ * broker is at work is left in the socket for a moment, for a few requests to
+ * do instead of many.  An event that finds nothing under way never waits.
  *
  * Neither direction ever waits for the other.  Output that the relay does not
  * take yet stays in a buffer, and there is little of it: an ACK is written only
@@ -54,7 +53,11 @@
 
 #define STAT_INTERVAL_MS	1000
 
-/* With as much under way, the client library makes large requests by itself. */
+/*
+ * Gathering ends with a burst as large, or as much under way: that is no
+ * trickle, and the client library makes large requests of it by itself.
+ */
+#define GATHER_BYTES		((size_t) 64 * 1024)
 #define GATHER_EVENTS		1000
 
 typedef struct Harness
@@ -72,7 +75,8 @@ typedef struct Harness
 	EoStatMessage stat_sent;
 	int64_t		stat_time;
 	unsigned	dropped_logs;
-	int64_t		read_at;		/* us */
+	size_t		burst;			/* bytes of the events of this burst */
+	int64_t		gather_until;	/* us; 0 after a large burst */
 } Harness;
 
 /*----------
@@ -383,6 +387,7 @@ handle_event(Harness *h, const EoFrame *frame)
 	}
 	if (!retry)
 		h->last_seq = event.seq;
+	h->burst += frame->body.len;
 	return true;
 }
 
@@ -468,6 +473,7 @@ read_burst(Harness *h)
 {
 	size_t		taken = 0;
 
+	h->burst = 0;
 	handle_frames(h);
 	while (!h->busy && taken < BURST_BYTES)
 	{
@@ -481,8 +487,8 @@ read_burst(Harness *h)
 		taken += h->channel.in.end - h->channel.in.start - before;
 		handle_frames(h);
 	}
-	if (taken > 0 && h->pub.gather_us > 0)
-		h->read_at = now_us();
+	if (h->burst > 0 && h->pub.gather_us > 0)
+		h->gather_until = h->burst < GATHER_BYTES ? now_us() + h->pub.gather_us : 0;
 }
 
 /* For how many microseconds the socket is to be left alone. */
@@ -491,10 +497,10 @@ gathering(Harness *h)
 {
 	int64_t		left;
 
-	if (h->pub.gather_us == 0 || h->busy ||
+	if (h->gather_until == 0 || h->busy ||
 		h->ring.unsettled == 0 || h->ring.unsettled >= GATHER_EVENTS)
 		return 0;
-	left = h->read_at + h->pub.gather_us - now_us();
+	left = h->gather_until - now_us();
 	return left > 0 ? left : 0;
 }
 
@@ -507,13 +513,15 @@ wait_for_work(Harness *h)
 	int64_t		gather = gathering(h);
 	struct timespec ts;
 
-	fds[0].fd = h->channel.fd;
 	fds[0].events = h->busy || gather > 0 ? 0 : POLLIN;
 	if (channel_pending(&h->channel) > 0)
 		fds[0].events |= POLLOUT;
+	/* The relay's end would be told again and again, but what it sent is first. */
+	if (gather == 0 || fds[0].events != 0)
+		fds[0].fd = h->channel.fd;
 	if (h->configured && ops->poll_fd)
 		fds[1].fd = ops->poll_fd(&h->pub);
-	if (gather > 0)
+	if (gather > 0 && (timeout < 0 || gather < timeout))
 		timeout = gather;
 	else if (h->busy && timeout < 0 && fds[1].fd < 0)
 		timeout = BUSY_RETRY_MS * 1000;

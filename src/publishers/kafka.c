@@ -30,9 +30,9 @@
 #define MIN_BATCH_SIZE		1000
 
 /*
- * As long as a near broker needs for an answer when it is busy: then one request
- * is on its way at a time, with all that came during the last.  To a far one,
- * which takes longer, this is the time between requests.  Exactly-once does the
+ * As long as a near broker needs for an answer when it is busy: what comes during
+ * one request to a partition becomes the next.  To a far broker, or beside a
+ * partition that hangs, it is the time between requests.  Exactly-once does the
  * same by committing what came during the last commit.
  */
 #define GATHER_US			5000

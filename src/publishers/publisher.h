@@ -90,11 +90,11 @@ struct Publisher
 	void	   *state;			/* the broker file's own */
 
 	/*
-	 * For how many microseconds after events came no more are taken, if what
-	 * came is not settled by then; open() may set it.  0: they are taken as
-	 * they come.
+	 * For how many microseconds after an event has come no more is read, as
+	 * long as any event is unsettled and what comes is little; open() may set
+	 * it.  0: all is read as it comes.
 	 */
-	int			gather_us;
+	int64_t		gather_us;
 };
 
 extern int	publisher_main(const PublisherOps *ops);

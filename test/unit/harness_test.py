@@ -129,15 +129,23 @@ def log_of(p, seq):
     return time.monotonic()
 
 
+def processor_seconds(p):
+    with open("/proc/%d/stat" % p.process.pid) as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_gathering():
-    """events are gathered while one is under way, for no longer than asked for"""
-    with stub("gather:300;log;stall@1") as p:
+    """events are gathered while one is under way, for as long as asked for, asleep"""
+    with stub("gather:1000;log;stall@1") as p:
         p.wait_ready()
         sent = time.monotonic()
         p.send(event_frame(1))
         log_of(p, 1)
+        spent = processor_seconds(p)
         p.send(event_frame(2))
-        assert log_of(p, 2) - sent >= 0.3
+        assert log_of(p, 2) - sent >= 1
+        assert processor_seconds(p) - spent < 0.5
 
 
 def test_gathering_nothing():
@@ -149,13 +157,25 @@ def test_gathering_nothing():
         assert p.stop() == 0
 
 
+def test_gathering_much():
+    """nothing is gathered beside a large event"""
+    with stub("gather:%d;log;stall" % (4 * LIMIT * 1000)) as p:
+        p.send(event_frame(1, payload=b'"%s"' % (b"x" * (1 << 17))))
+        log_of(p, 1)
+        p.send(event_frame(2, payload=b'"%s"' % (b"x" * (1 << 17))))
+        log_of(p, 2)
+
+
 def test_gathering_end():
-    """a publisher that gathers notices that the relay has gone"""
-    with stub("gather:300;log;stall@1") as p:
+    """a publisher that gathers when the relay goes ends after that, asleep until then"""
+    with stub("gather:1000;log;stall@1") as p:
         p.send(event_frame(1))
         log_of(p, 1)
+        spent = processor_seconds(p)
         p.socket.close()
-        assert p.process.wait(LIMIT) == 0
+        _, p.process.returncode, usage = os.wait4(p.process.pid, 0)
+        assert p.process.returncode == 0
+        assert usage.ru_utime + usage.ru_stime - spent < 0.5
 
 
 def test_out_of_order():
