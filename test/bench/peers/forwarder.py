@@ -144,14 +144,18 @@ SOURCES = {"table": Table, "pgq": PgQ, "pgque": PgQue, "pgmq": Pgmq, "message_db
 
 
 class Sink:
-    """librdkafka, with the settings that are the same for all."""
+    """
+    librdkafka, with the settings that are the same for all that use it.  Its
+    linger.ms of 5 is left, which makes requests of many rows, and flush() does
+    not wait for it.
+    """
 
     def __init__(self, brokers, topic):
         self.topic = topic
         self.failure = None
         self.producer = Producer({
             "bootstrap.servers": brokers, "acks": "all", "enable.idempotence": True,
-            "linger.ms": 0, "socket.nagle.disable": True, "partitioner": "murmur2_random",
+            "socket.nagle.disable": True, "partitioner": "murmur2_random",
             "message.timeout.ms": 300000, "reconnect.backoff.max.ms": 500,
             "queue.buffering.max.messages": 100000})
 

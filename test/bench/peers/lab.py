@@ -29,7 +29,8 @@ PROBES = 100            # ids below are of events that ask whether the relay run
 FILL_BATCH = 1000       # events of a backlog in one transaction
 FILL_CHUNK = 50000
 
-SETTINGS = dict(bench_server.SETTINGS, max_connections="100")
+# Tables of queues want to be vacuumed more often than each minute.
+SETTINGS = dict(bench_server.SETTINGS, max_connections="100", autovacuum_naptime="5s")
 del SETTINGS["shared_preload_libraries"]        # it is a peer's own
 
 OBJECTS = """
@@ -145,7 +146,7 @@ class Cluster(bench_server.Server):
             return int(f.readline())
 
     def wal_position(self):
-        """In bytes; flushed first, as a switch of pages is not what is measured."""
+        """In bytes, flushed or not."""
         return int(self.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
     def size(self):
@@ -176,7 +177,10 @@ class Consumer:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError("the consumer has ended")
-        return Account(line)
+        account = Account(line)
+        if account.strange:
+            raise RuntimeError("%d messages are none of ours" % account.strange)
+        return account
 
     def close(self):
         """Returns when each id was first received, 0 if never, in us since 1970."""
@@ -344,6 +348,7 @@ class Rig:
         self.kafka = Kafka(directory)
         self.began = time.monotonic()
         self.labs = 0
+        self.described = []     # the peers whose version is known
 
     def open(self):
         os.makedirs(self.directory, exist_ok=True)

@@ -6,10 +6,13 @@ Rig, a peer, a Scale and whether a transaction is idle meanwhile; it returns
 {metric: number or None}.
 """
 import array
+import contextlib
 import os
 import re
 import statistics
 import time
+import traceback
+import types
 
 from lab import CLIENTS, LOOK_SECONDS, PROBES, processor_seconds, wait
 
@@ -104,12 +107,11 @@ def throughput(rig, peer, scale, idle):
         lab.live(LIVE_SECONDS)
         arrived(lab, lab.load(most, scale.warm).finish(), scale.limit, scale.quiet)
         before = lab.consumer.account()
-        begun = time.time()
         load = lab.load(most, scale.seconds, PROBES + most * scale.warm)
         wait(lambda: load.process.poll() is not None, scale.seconds + 60, "the load to end")
-        after = lab.consumer.account()
-        seconds = time.time() - begun
+        after, ended = lab.consumer.account(), time.time()
         load.finish()
+        seconds = ended - min(us for us in load.sent_at if us) / 1e6
         lab.relay.check()
     return {"throughput": (after.distinct - before.distinct) / seconds, "written": load.rate}
 
@@ -120,13 +122,12 @@ def percentiles(values):
                  for part in (0.5, 0.99, 0.999))
 
 
-def latencies(load, received, warm):
-    """From the commit to the receipt, in us, of the events sent after the first `warm` seconds."""
-    begun = min(us for us in load.sent_at if us) + warm * 1e6
+def latencies(load, received):
+    """From the commit to the receipt, in us."""
     return array.array("q", (
         received[load.first_id + number] - committed
         for number, committed in enumerate(load.committed_at)
-        if committed and load.sent_at[number] >= begun and received[load.first_id + number]))
+        if committed and received[load.first_id + number]))
 
 
 def arrived(lab, load, seconds, quiet):
@@ -142,6 +143,21 @@ def arrived(lab, load, seconds, quiet):
             break
         account = now
     return lab.consumer.account()
+
+
+def both(one, other):
+    """Of two loads what arrived() asks for."""
+    return types.SimpleNamespace(committed=one.committed + other.committed)
+
+
+@contextlib.contextmanager
+def part_of(result):
+    """What fails in it is told, in `result`; the other parts are measured all the same."""
+    try:
+        yield
+    except Exception as error:      # pylint: disable=broad-except
+        traceback.print_exc()
+        result.setdefault("failures", []).append(str(error))
 
 
 class Spent:
@@ -165,16 +181,18 @@ def one_rate(rig, peer, scale, idle, rate):
         lab.consume(PROBES + rate * (scale.seconds + scale.warm))
         lab.start()
         lab.live(LIVE_SECONDS)
+        warm = lab.load(rate, scale.warm).finish()
+        arrived(lab, warm, scale.limit, scale.quiet)
         spent = Spent(lab)
-        load = lab.load(rate, scale.seconds + scale.warm).finish()
-        arrived(lab, load, scale.limit, scale.quiet)
+        load = lab.load(rate, scale.seconds, PROBES + rate * scale.warm).finish()
+        arrived(lab, both(warm, load), scale.limit, scale.quiet)
         lab.relay.check()
         cpu, wal = spent.since()
         received = lab.consumer.close()
-    if missing(load, received):
-        raise RuntimeError("%d of %d events have not come" % (missing(load, received), load.committed))
-    times = latencies(load, received, scale.warm)
-    p50, p99, p999 = percentiles(times) if times else (None, None, None)
+    lost = missing(warm, received) + missing(load, received)
+    if lost:
+        raise RuntimeError("at %d/s %d of %d events have not come" % (rate, lost, both(warm, load).committed))
+    p50, p99, p999 = percentiles(latencies(load, received))
     return {"p50_%d" % rate: p50, "p99_%d" % rate: p99, "p999_%d" % rate: p999,
             "came_to_%d" % rate: load.rate, "cpu_%d" % rate: cpu * 1e6 / load.committed,
             "wal_%d" % rate: wal / load.committed}
@@ -185,7 +203,8 @@ def latency(rig, peer, scale, idle):
     """from commit to a consumer of Kafka, at 100, 1,000 and 5,000 events/s"""
     result = {}
     for rate in scale.rates:
-        result.update(one_rate(rig, peer, scale, idle, rate))
+        with part_of(result):
+            result.update(one_rate(rig, peer, scale, idle, rate))
     return result
 
 
@@ -234,8 +253,9 @@ def drain(rig, peer, scale, idle):
         disk = lab.server.size() - size + peer.held(lab)
     return {"drain": account.distinct / seconds, "backlog": count, "drained": account.distinct,
             "first_s": account.first_us / 1e6 - begun if account.distinct else None,
-            "filled": count / filled, "relay_cpu": relay * 1e6 / done, "server_cpu": cpu * 1e6 / done,
-            "relay_wal": wal / done, "disk": disk / 2 ** 20, "disk_before": peak / 2 ** 20,
+            "filled": count / filled, "relay_cpu": relay * 1e6 / done if lab.relay.pids() else None,
+            "server_cpu": cpu * 1e6 / done, "total_cpu": (relay + cpu) * 1e6 / done,
+            "relay_wal": wal / done, "disk": disk / count, "disk_before": peak / count,
             "drain_duplicates": account.duplicates, "drain_disordered": account.disordered}
 
 
@@ -259,15 +279,15 @@ def down(rig, peer, scale, idle):
         try:
             without = lab.load(rate, scale.seconds, PROBES + events).finish()
         finally:
-            back = time.time()
             rig.kafka.start()
-        without.committed += healthy.committed
-        account = arrived(lab, without, CATCH_UP_SECONDS, 4 * scale.quiet)
+            back = time.time()
+        account = arrived(lab, both(healthy, without), CATCH_UP_SECONDS, 4 * scale.quiet)
+        lab.relay.check()
         received = lab.consumer.close()
     lost = missing(healthy, received) + missing(without, received)
     return {"healthy_p99": healthy.p99, "down_p99": without.p99, "down_lost": lost,
             "down_duplicates": account.duplicates, "down_disordered": account.disordered,
-            "down_resume_s": None if lost else account.last_us / 1e6 - back}
+            "down_resume_s": None if lost else max(account.last_us / 1e6 - back, 0)}
 
 
 def resumed(load, received, killed):
@@ -291,8 +311,9 @@ def one_kill(rig, peer, scale, part):
         lab.relay.revive(part)
         load.finish()
         account = arrived(lab, load, CATCH_UP_SECONDS, 4 * scale.quiet)
+        lab.relay.check()
         received = lab.consumer.close()
-    worst = max(latencies(load, received, 0), default=None)
+    worst = max(latencies(load, received), default=None)
     return {"resume_s_" + part: resumed(load, received, killed),
             "worst_ms_" + part: worst / 1e3 if worst is not None else None,
             "duplicates_" + part: account.duplicates, "lost_" + part: missing(load, received),
@@ -304,7 +325,8 @@ def kill(rig, peer, scale, idle):
     """the relay killed with kill -9 at 500 events/s: time to resume, duplicates, losses"""
     result = {}
     for part in peer.parts:
-        result.update(one_kill(rig, peer, scale, part))
+        with part_of(result):
+            result.update(one_kill(rig, peer, scale, part))
     return result
 
 

@@ -48,7 +48,7 @@ import time
 # For all, where the peer's client has the setting.
 PRODUCER = {"acks": "all", "enable.idempotence": "true"}
 
-# Everybody may take as many at once; pollers look for more so often.
+# Rows that a poller takes at once, and how often it looks when there were none.
 BATCH = 1000
 POLL_SECONDS = 0.01
 

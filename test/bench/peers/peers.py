@@ -25,7 +25,7 @@ sys.path.insert(0, os.path.dirname(HERE))
 from lab import Rig  # noqa: E402
 from measures import MEASURES, Scale  # noqa: E402
 from peer import PEERS  # noqa: E402
-from report import Report, conditions  # noqa: E402
+from report import SAME, Report, conditions  # noqa: E402
 
 # Each of these registers its peers, in the order of the tables.
 for module in ("eo", "tables", "debezium", "queues"):
@@ -51,8 +51,33 @@ class Samples:
         return len(self.data["taken"].get(key, []))
 
     def add(self, key, result):
-        self.data["taken"].setdefault(key, []).append(result)
-        self.data["failed"].pop(key, None)
+        for text in result.pop("failures", ()):
+            self.fail(key, text)
+        if result:
+            self.data["taken"].setdefault(key, []).append(result)
+        self.save()
+
+    def fail(self, key, text):
+        """Stays, whatever a later attempt comes to."""
+        words = text.strip().splitlines() or ["?"]
+        self.data["failed"].setdefault(key, []).append(
+            words[0] if len(words) == 1 else "%s ... %s" % (words[0], words[-1]))
+        self.save()
+
+    def set_conditions(self, conditions):
+        """Ends the run if what is there was measured under others."""
+        there = self.data["conditions"]
+        for name in SAME if self.data["taken"] else ():
+            if there.get(name) != conditions.get(name):
+                sys.exit("bench-peers: %s: \"%s\" in the samples that are there, and now \"%s\"" % (
+                    name, there.get(name), conditions.get(name)))
+        self.data["conditions"] = conditions
+        self.save()
+
+    def add_version(self, peer, version):
+        known = self.data["versions"].setdefault(peer.name, [])
+        if version not in known:
+            known.append(version)
         self.save()
 
     def save(self):
@@ -78,25 +103,18 @@ def print_list():
         print("  %-18s %s%s" % (one.name, one.help, ", also with an idle transaction" if one.idle else ""))
 
 
-def describe(rig, peer, samples):
-    """Asks a peer for its version, once, in a lab of its own."""
-    if peer.name not in samples.data["versions"]:
-        with rig.lab(peer) as lab:
-            samples.data["versions"][peer.name] = peer.version(lab)
-        samples.save()
-
-
 def take(rig, samples, peer, measure, scale, idle):
     """One measurement; a failure is told of, and the run goes on."""
     key = samples.key(peer, measure, idle)
     try:
-        describe(rig, peer, samples)
+        if peer not in rig.described:
+            with rig.lab(peer) as lab:
+                samples.add_version(peer, peer.version(lab))
+            rig.described.append(peer)
         result = measure.function(rig, peer, scale, idle)
     except Exception as error:      # pylint: disable=broad-except
         traceback.print_exc()
-        words = str(error).strip().splitlines() or [repr(error)]
-        samples.data["failed"][key] = words[0] if len(words) == 1 else "%s ... %s" % (words[0], words[-1])
-        samples.save()
+        samples.fail(key, str(error) or repr(error))
         rig.say("%s FAILED" % key)
         return
     samples.add(key, result)
@@ -132,8 +150,7 @@ def run(arguments, peers, measures):
         else:
             samples.data["missing"].pop(peer.name, None)
             present.append(peer)
-    samples.data["conditions"] = conditions(scale, arguments)
-    samples.save()
+    samples.set_conditions(conditions(scale, arguments))
     try:
         rig.open()
         measure_all(rig, samples, present, measures, scale, arguments)

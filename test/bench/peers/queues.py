@@ -10,8 +10,8 @@ import sources
 from peer import BATCH, POLL_SECONDS, Peer, Processes, peer, python
 from tables import VACUUM, forwarder, forwarder_version, forwarding, package
 
-# Between ticks: PgQue's default; PgQ's is a second.  More often is worse: a batch
-# is what lies between two ticks, and the forwarder needs some ms for any batch.
+# Between ticks: PgQue's default; PgQ's is a second.  A batch is what lies between
+# two ticks: shorter ones are sooner there, and each costs the forwarder some ms.
 TICK_MS = 100
 ROTATION_SECONDS = 20   # PgQ's and PgQue's default is two hours
 MAINTENANCE_SECONDS = 5

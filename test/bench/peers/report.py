@@ -6,6 +6,7 @@ The section of test/bench/RESULTS.md that sets peers side by side.
 import os
 import statistics
 import sys
+from typing import NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "lib"))
@@ -17,8 +18,11 @@ from wins import reason  # noqa: E402
 
 HEADING = "## Against peers"
 OURS = "eo_"
-CLOSE = 1.05            # a win by less is none
+CLOSE = 1.1             # a difference of less is none
 LEAST_RATE = 0.9        # of the load, or its latencies are not compared
+
+# Conditions under which samples can stand side by side.
+SAME = ("machine", "PostgreSQL", "settings", "events", "times", "quick")
 
 
 class Column:
@@ -42,7 +46,7 @@ class Table:
 TABLES = (
     Table("cost", "What one event adds to a transaction that inserts a row (one client,"
                   " synchronous_commit = off, relay stopped)", (
-        Column("time, us", ("commit_us",), -1, "%.1f"),
+        Column("time, us", ("commit_us",), -1, "%.0f"),
         Column("the server's processors, us", ("commit_cpu_us",), -1, "%.1f"),
         Column("WAL, bytes", ("commit_wal",), -1, "%.0f"))),
     Table("throughput", "Events/s into Kafka while ten clients commit one each as fast as they can", (
@@ -61,13 +65,13 @@ TABLES = (
         Column("server's", ("server_cpu",), 0, "%.1f"),
         Column("both", ("total_cpu",), -1, "%.1f"),
         Column("WAL of the relay's work after a checkpoint, bytes an event", ("relay_wal",), -1, "%.0f"),
-        Column("disk before, MB", ("disk_before",), -1, "%.0f"),
-        Column("disk after, MB", ("disk",), -1, "%.0f"),
-        Column("drained of", ("drained", "backlog"), 0, "%.0f"))),
+        Column("disk before, bytes an event", ("disk_before",), -1, "%.0f"),
+        Column("disk after", ("disk",), -1, "%.0f"),
+        Column("drained / of", ("drained", "backlog"), 0, "%.0f"))),
     Table("down", "Kafka stopped, 1,000 transactions/s", (
         Column("commits' p99 before, ms", ("healthy_p99",), 0, "%.2f"),
         Column("with Kafka stopped, ms", ("down_p99",), -1, "%.2f"),
-        Column("all there after its start, s", ("down_resume_s",), -1, "%.1f"),
+        Column("all there, s after it was back", ("down_resume_s",), -1, "%.1f"),
         Column("lost", ("down_lost",), -1, "%.0f"),
         Column("duplicates", ("down_duplicates",), -1, "%.0f"),
         Column("out of the key's order", ("down_disordered",), -1, "%.0f"))),
@@ -102,6 +106,12 @@ def conditions(scale, arguments):
     }
 
 
+class Entry(NamedTuple):
+    peer: object
+    suffix: str             # of the metric, for the part that was killed
+    values: list
+
+
 class Report:
     def __init__(self, data, peers):
         self.data = data
@@ -111,8 +121,6 @@ class Report:
 
     def values(self, peer, measure, idle, metric):
         taken = self.data["taken"].get("/".join([peer.name, measure] + ["idle"] * idle), [])
-        if metric == "total_cpu":
-            return [one["relay_cpu"] + one["server_cpu"] for one in taken]
         return [one[metric] for one in taken if one.get(metric) is not None]
 
     def cell(self, column, values_of):
@@ -145,53 +153,68 @@ class Report:
                  "|---|%s" % ("---|" * len(table.columns))]
         for label, peer, idle, suffix in self.lines_of(table):
             key = "/".join([peer.name, table.measure] + ["idle"] * idle)
-            if key in self.data["failed"]:
-                lines.append("| %s | failed: %s |%s" % (label, self.data["failed"][key].replace("|", "/"),
-                                                        " |" * (len(table.columns) - 1)))
-            elif key in self.data["taken"]:
+            failures = self.data["failed"].get(key, [])
+            if failures:
+                label += " (failed %d times: %s)" % (len(failures), failures[-1].replace("|", "/"))
+            if key in self.data["taken"] or failures:
                 lines.append("| %s | %s |" % (label, " | ".join(
                     self.cell(column, lambda metric: self.values(peer, table.measure, idle, metric + suffix))
                     for column in table.columns)))
         return lines + self.wins(table)
 
     def wins(self, table):
-        """Where a peer is better than the better of ours, and why."""
+        """Where peers are better than one of ours, and why."""
         found = []
         for idle in (False, True):
             for column in table.columns:
                 for metric in column.metrics if column.better else ():
-                    found += self.win(table, column, metric, idle)
-        return ["", "Where a peer is better:", "", *found] if found else []
+                    for entry in self.entries(table, metric, idle):
+                        if entry.peer.name.startswith(OURS):
+                            found += self.win(table, column, metric, idle, entry)
+        return ["", "Where a peer is better by a tenth or more:", "", *found] if found else []
 
-    def comparable(self, peer, measure, idle, metric, suffix):
-        """Not where the load could not be had, nor where it was not the relay that was killed."""
-        rate = metric.rpartition("_")[2] if measure == "latency" else ""
-        if rate:
-            came = self.values(peer, measure, idle, "came_to_" + rate)
-            return bool(came) and statistics.median(came) >= LEAST_RATE * int(rate)
-        return suffix in ("", "_relay") or peer.name.startswith(OURS)
-
-    def win(self, table, column, metric, idle):
-        entries = []
+    def entries(self, table, metric, idle):
+        """What can be compared, and only that which the relay does alone: a peer's other parts have no like."""
         for _, peer, its_idle, suffix in self.lines_of(table):
             values = self.values(peer, table.measure, idle, metric + suffix)
             if its_idle == idle and values and self.comparable(peer, table.measure, idle, metric, suffix):
-                entries.append((statistics.median(values), peer, suffix))
-        ours = [value for value, peer, _ in entries if peer.name.startswith(OURS)]
-        others = [entry for entry in entries if not entry[1].name.startswith(OURS)]
-        if not ours or not others:
+                yield Entry(peer, suffix, values)
+
+    def comparable(self, peer, measure, idle, metric, suffix):
+        """Not where the load could not be had, nor where it was not the relay that was killed."""
+        if measure == "latency":
+            quantile, _, rate = metric.rpartition("_")
+            came = self.values(peer, measure, idle, "came_to_" + rate)
+            return (quantile, rate) != ("p999", "100") and bool(came) and \
+                statistics.median(came) >= LEAST_RATE * int(rate)
+        if measure == "drain":      # of a smaller backlog, or of a part, everything is less
+            backlogs, drained = (self.values(peer, measure, idle, name) for name in ("backlog", "drained"))
+            return drained == backlogs and max(backlogs) == max(
+                one["backlog"] for key, taken in self.data["taken"].items() if "/drain" in key for one in taken)
+        return suffix in ("", "_relay") or peer.name.startswith(OURS)
+
+    def win(self, table, column, metric, idle, ours):
+        """What is better by more than it varies."""
+        sign = column.better
+
+        def beats(entry):
+            value, own = statistics.median(entry.values), statistics.median(ours.values)
+            return (value > own * CLOSE if sign > 0 else value * CLOSE < own) and \
+                min(sign * one for one in entry.values) > max(sign * one for one in ours.values)
+
+        better = [entry for entry in self.entries(table, metric, idle)
+                  if not entry.peer.name.startswith(OURS) and beats(entry)]
+        if not better:
             return []
-        pick = max if column.better > 0 else min
-        best = pick(ours)
-        value, peer, suffix = pick(others, key=lambda entry: entry[0])
-        if not (value > best * CLOSE if column.better > 0 else value * CLOSE < best):
-            return []
+        better.sort(key=lambda entry: -sign * statistics.median(entry.values))
         what = column.heading if len(column.metrics) == 1 else "%s at %s" % (
             metric.split("_")[0].replace("p999", "p99.9"), column.heading)
-        return ["- **%s%s**: %s%s has %s, ours %s. %s" % (
-            what, ", idle transaction" if idle else "", peer.title,
-            ", " + suffix[1:] if suffix else "", column.form % value, column.form % best,
-            reason(metric, peer.name))]
+        reasons = list(dict.fromkeys(reason(metric, ours.suffix, entry.peer.name, ours.peer.name) for entry in better))
+        return ["- **%s%s**: %s%s has %s; better: %s. %s" % (
+            what, ", idle transaction" if idle else "", ours.peer.title, ", " + ours.suffix[1:] if ours.suffix else "",
+            column.form % statistics.median(ours.values),
+            ", ".join("%s %s" % (entry.peer.title, column.form % statistics.median(entry.values)) for entry in better),
+            " ".join(reasons))]
 
     def text(self):
         lines = [HEADING, ""]
@@ -201,7 +224,7 @@ class Report:
         for peer in self.all_peers:
             if peer in self.peers:
                 lines.append("| %s | %s | %s | %s |" % (
-                    peer.title, self.data["versions"].get(peer.name, "-"), peer.choices, peer.caveat))
+                    peer.title, "; then ".join(self.data["versions"].get(peer.name, ["-"])), peer.choices, peer.caveat))
             elif peer.name in self.data["missing"]:
                 lines.append("| %s | not measured: %s | | |" % (peer.title, self.data["missing"][peer.name]))
         for table in TABLES:

@@ -126,5 +126,5 @@ class Go(Table):
             GOFLAGS="-mod=readonly", GOTOOLCHAIN="local", GOCACHE=os.path.join(lab.directory, "cache")))
 
     def start(self, lab):
-        return Processes(lab, [("relay", [self.program, lab.brokers, lab.topic, QUERY, str(BATCH),
+        return Processes(lab, [("relay", [self.program, lab.brokers, lab.topic, QUERY,
                                           str(int(POLL_SECONDS * 1000))])])

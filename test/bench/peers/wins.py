@@ -2,8 +2,8 @@
 wins
 
 Why a peer is better than the extension in a row, where it is: what the report
-says beside the figures.  By (metric, peer), or by metric for any peer; metrics
-of a rate or of a part are named without it.
+says beside the figures.  The most particular entry counts: by metric, with the
+rate or part if it has one, and by peer, or by one of ours.
 """
 import re
 
@@ -12,8 +12,9 @@ EMIT = ("pg_logical_emit_message writes the message to WAL and nowhere else: no 
 SERVER = ("The peer's relay is a program outside the server; ours is a background worker, and PostgreSQL restarts"
           " the whole server when one of those is killed with SIGKILL. The publisher, which is where"
           " Kafka's client runs and crashes, is a process of its own for this reason.")
-TEXT = ("Its events are rows of text, without an id of their own beyond a number; ours are jsonb, with a uuid and"
-        " a type.")
+TEXT = ("Its events are rows of text, without an id of their own beyond a number; ours are jsonb, with a uuid.")
+EXACTLY_ONCE = ("Exactly once is a transaction of Kafka for each batch, which takes the broker some milliseconds and its"
+                " readers until the end of it; no peer offers that.")
 
 REASONS = {
     ("commit_us", "debezium-message"): EMIT,
@@ -24,17 +25,21 @@ REASONS = {
                                           " and in no relation.",
     ("disk", "debezium-message"): "The events are in WAL, which is recycled, and in no relation.",
     **{(metric, name): TEXT for name in ("pgq", "pgque") for metric in ("disk_before", "commit_wal", "wal")},
-    "failed": SERVER,
-    ("resume_s", "relay"): SERVER,
+    ("p50", "eo_exactly_once"): EXACTLY_ONCE,
+    ("p99", "eo_exactly_once"): EXACTLY_ONCE,
+    ("p999", "eo_exactly_once"): EXACTLY_ONCE,
+    "failed_relay": SERVER,
+    "resume_s_relay": SERVER,
+    "worst_ms_relay": SERVER,
     "first_s": "Starting is a matter of once; a backlog does not wait for it.",
 }
 
 
-def reason(metric, peer):
-    """The most particular one."""
-    general, _, suffix = metric.rpartition("_") if re.search(
-        r"_(\d+|relay|publisher|ticker)$", metric) else (metric, "", "")
-    for key in ((metric, peer), (general, peer), (general, suffix), metric, general):
+def reason(metric, suffix, peer, ours):
+    """Of `ours`, killed part included, against `peer`."""
+    full = metric + suffix
+    general = re.sub(r"_(\d+|relay|publisher)$", "", full)
+    for key in ((full, peer), (general, peer), (full, ours), (general, ours), full, general):
         if key in REASONS:
             return REASONS[key]
     return "Not explained yet."

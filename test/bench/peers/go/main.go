@@ -1,7 +1,7 @@
 // poller takes rows out of an outbox table and gives them to Kafka: the relay
 // that many services in Go have of their own.
 //
-//	poller BROKERS TOPIC QUERY BATCH POLL_MILLISECONDS
+//	poller BROKERS TOPIC QUERY POLL_MILLISECONDS
 //
 // One transaction a batch: DELETE ... SKIP LOCKED, produce, wait for all
 // acknowledgements, commit.  QUERY returns id, key and payload.
@@ -88,12 +88,11 @@ func connect(brokers string) *kgo.Client {
 }
 
 func main() {
-	if len(os.Args) != 6 {
-		log.Fatal("usage: poller BROKERS TOPIC QUERY BATCH POLL_MILLISECONDS")
+	if len(os.Args) != 5 {
+		log.Fatal("usage: poller BROKERS TOPIC QUERY POLL_MILLISECONDS")
 	}
 	topic, query := os.Args[2], os.Args[3]
-	full, _ := strconv.Atoi(os.Args[4])
-	pause, _ := strconv.Atoi(os.Args[5])
+	pause, _ := strconv.Atoi(os.Args[4])
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	client := connect(os.Args[1])
@@ -107,7 +106,7 @@ func main() {
 		if err != nil && ctx.Err() == nil {
 			log.Fatal(err) // whoever started it starts it again
 		}
-		if count < full {
+		if count == 0 {
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Duration(pause) * time.Millisecond):
