@@ -5,14 +5,10 @@
  *
  * One turn of the loop reads what the relay has sent until the socket is dry
  * (or a few megabytes have come, so that acknowledgements keep flowing), hands
- * the events over, lets the broker file work, reports, and waits in ppoll(2)
+ * the events over, lets the broker file work, reports, and waits in poll(2)
  * for the socket, the broker file's descriptor or its time limit, whichever it
  * has.  With nothing to do it waits without limit: an idle publisher costs
  * nothing.
- *
- * A publisher may ask to gather (publisher.h): then what trickles in while the
- * broker is at work is left in the socket for a moment, for a few requests to
- * do instead of many.  An event that finds nothing under way never waits.
  *
  * Neither direction ever waits for the other.  Output that the relay does not
  * take yet stays in a buffer, and there is little of it: an ACK is written only
@@ -53,13 +49,6 @@
 
 #define STAT_INTERVAL_MS	1000
 
-/*
- * Gathering ends with a burst as large, or as much under way: that is no
- * trickle, and the client library makes large requests of it by itself.
- */
-#define GATHER_BYTES		((size_t) 64 * 1024)
-#define GATHER_EVENTS		1000
-
 typedef struct Harness
 {
 	Publisher	pub;			/* must be first */
@@ -75,8 +64,6 @@ typedef struct Harness
 	EoStatMessage stat_sent;
 	int64_t		stat_time;
 	unsigned	dropped_logs;
-	size_t		burst;			/* bytes of the events of this burst */
-	int64_t		gather_until;	/* us; 0 after a large burst */
 } Harness;
 
 /*----------
@@ -387,7 +374,6 @@ handle_event(Harness *h, const EoFrame *frame)
 	}
 	if (!retry)
 		h->last_seq = event.seq;
-	h->burst += frame->body.len;
 	return true;
 }
 
@@ -459,21 +445,11 @@ handle_frames(Harness *h)
 	}
 }
 
-static int64_t
-now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
 static void
 read_burst(Harness *h)
 {
 	size_t		taken = 0;
 
-	h->burst = 0;
 	handle_frames(h);
 	while (!h->busy && taken < BURST_BYTES)
 	{
@@ -483,25 +459,10 @@ read_burst(Harness *h)
 		if (status == CHANNEL_EOF)
 			leave(h);
 		if (status == CHANNEL_DRY)
-			break;
+			return;
 		taken += h->channel.in.end - h->channel.in.start - before;
 		handle_frames(h);
 	}
-	if (h->burst > 0 && h->pub.gather_us > 0)
-		h->gather_until = h->burst < GATHER_BYTES ? now_us() + h->pub.gather_us : 0;
-}
-
-/* For how many microseconds the socket is to be left alone. */
-static int64_t
-gathering(Harness *h)
-{
-	int64_t		left;
-
-	if (h->gather_until == 0 || h->busy ||
-		h->ring.unsettled == 0 || h->ring.unsettled >= GATHER_EVENTS)
-		return 0;
-	left = h->gather_until - now_us();
-	return left > 0 ? left : 0;
 }
 
 static void
@@ -509,26 +470,18 @@ wait_for_work(Harness *h)
 {
 	const PublisherOps *ops = h->pub.ops;
 	struct pollfd fds[2] = {{-1, 0, 0}, {-1, POLLIN, 0}};
-	int64_t		timeout = ops->poll_ms > 0 ? (int64_t) ops->poll_ms * 1000 : -1;
-	int64_t		gather = gathering(h);
-	struct timespec ts;
+	int			timeout = ops->poll_ms > 0 ? ops->poll_ms : -1;
 
-	fds[0].events = h->busy || gather > 0 ? 0 : POLLIN;
+	fds[0].fd = h->channel.fd;
+	fds[0].events = h->busy ? 0 : POLLIN;
 	if (channel_pending(&h->channel) > 0)
 		fds[0].events |= POLLOUT;
-	/* The relay's end would be told again and again, but what it sent is first. */
-	if (gather == 0 || fds[0].events != 0)
-		fds[0].fd = h->channel.fd;
 	if (h->configured && ops->poll_fd)
 		fds[1].fd = ops->poll_fd(&h->pub);
-	if (gather > 0 && (timeout < 0 || gather < timeout))
-		timeout = gather;
-	else if (h->busy && timeout < 0 && fds[1].fd < 0)
-		timeout = BUSY_RETRY_MS * 1000;
-	ts.tv_sec = timeout / 1000000;
-	ts.tv_nsec = timeout % 1000000 * 1000;
+	if (h->busy && timeout < 0 && fds[1].fd < 0)
+		timeout = BUSY_RETRY_MS;
 
-	if (ppoll(fds, 2, timeout < 0 ? NULL : &ts, NULL) < 0 && errno != EINTR)
+	if (poll(fds, 2, timeout) < 0 && errno != EINTR)
 		protocol_error(h, "cannot wait: %s", strerror(errno));
 
 	/* Reading tells the end of file; a busy publisher does not read. */
@@ -553,8 +506,7 @@ publisher_main(const PublisherOps *ops)
 	{
 		size_t		unsettled;
 
-		if (gathering(h) == 0)
-			read_burst(h);
+		read_burst(h);
 		unsettled = h->ring.unsettled;
 		if (h->configured && ops->poll)
 			ops->poll(&h->pub);

@@ -29,14 +29,6 @@
 
 #define MIN_BATCH_SIZE		1000
 
-/*
- * As long as a near broker needs for an answer when it is busy: what comes during
- * one request to a partition becomes the next.  To a far broker, or beside a
- * partition that hangs, it is the time between requests.  Exactly-once does the
- * same by committing what came during the last commit.
- */
-#define GATHER_US			5000
-
 /* Bytes of an event of ordinary size: a multiple of 8 */
 #define SMALL_EVENT			640
 #define SLAB_ENTRIES		128
@@ -564,8 +556,6 @@ kafka_open(Publisher *pub, const EoConfigMessage *config)
 	on_exit(leave_at_once, NULL);
 	if (state->exactly_once)
 		kafka_txn_open(state, config);
-	else
-		pub->gather_us = GATHER_US;
 	state->opening = false;
 }
 

@@ -88,13 +88,6 @@ struct Publisher
 {
 	const PublisherOps *ops;
 	void	   *state;			/* the broker file's own */
-
-	/*
-	 * For how many microseconds after an event has come no more is read, as
-	 * long as any event is unsettled and what comes is little; open() may set
-	 * it.  0: all is read as it comes.
-	 */
-	int64_t		gather_us;
 };
 
 extern int	publisher_main(const PublisherOps *ops);

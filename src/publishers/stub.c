@@ -51,8 +51,6 @@
  * Steps about the start, without "@":
  *		position:N		READY says that the broker has everything up to N
  *		noready			never READY
- *		gather:MS		gather events for so many milliseconds, and be woken
- *						every few for another reason
  *		fail[:REASON]	open() fails
  *		log				tell the configuration (names, not values) and each
  *						event as LOG frames at debug level
@@ -63,7 +61,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -71,7 +68,6 @@
 
 #define MAX_STEPS		32
 #define NEVER			INT64_MAX
-#define WAKE_NS			10000000
 
 typedef enum StepScope
 {
@@ -103,10 +99,9 @@ typedef struct StubState
 	uint64_t   *held;			/* tokens of `hold` */
 	size_t		held_count;
 	size_t		held_cap;
-	int			timer;			/* of `gather`; -1 if none */
 } StubState;
 
-static const char *const start_words[] = {"position", "noready", "gather", "fail", "log", NULL};
+static const char *const start_words[] = {"position", "noready", "fail", "log", NULL};
 static const char *const event_words[] = {
 	"ack", "nack", "stall", "hold", "busy", "hang", "slow", "exit", "die",
 	"abort", "vanish", "garbage", "zeroframe", "hugeframe", "shortframe",
@@ -390,34 +385,6 @@ log_config(Publisher *pub, const EoConfigMessage *config)
 }
 
 static void
-gather(Publisher *pub, StubState *state, const Step *step)
-{
-	struct itimerspec every = {{0, WAKE_NS}, {0, WAKE_NS}};
-
-	pub->gather_us = atoll(step->argument) * 1000;
-	state->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	if (state->timer < 0 || timerfd_settime(state->timer, 0, &every, NULL) < 0)
-		publisher_fail(pub, "cannot make a timer");
-}
-
-static int
-stub_poll_fd(Publisher *pub)
-{
-	return ((StubState *) pub->state)->timer;
-}
-
-static void
-stub_poll(Publisher *pub)
-{
-	uint64_t	count;
-
-	/* Of no interest, but it must be read to become silent. */
-	if (((StubState *) pub->state)->timer >= 0 &&
-		read(((StubState *) pub->state)->timer, &count, sizeof(count)) < 0)
-		return;
-}
-
-static void
 stub_open(Publisher *pub, const EoConfigMessage *config)
 {
 	static StubState stub;
@@ -426,7 +393,6 @@ stub_open(Publisher *pub, const EoConfigMessage *config)
 	const Step *step;
 
 	pub->state = state;
-	state->timer = -1;
 	if (script.data == NULL)
 		script = eo_pairs_get(&config->server_options, "script");
 	parse_script(pub, state, script);
@@ -439,9 +405,6 @@ stub_open(Publisher *pub, const EoConfigMessage *config)
 		publisher_fail(pub, "%s", *step->argument ? step->argument : "told to fail");
 	if (setting(state, "noready"))
 		never_ready();
-	step = setting(state, "gather");
-	if (step)
-		gather(pub, state, step);
 	step = setting(state, "position");
 	if (step)
 		publisher_position(pub, atoll(step->argument));
@@ -555,9 +518,7 @@ static const PublisherOps stub_ops = {
 	.kind = "stub",
 	.open = stub_open,
 	.publish = stub_publish,
-	.poll = stub_poll,
-	.flush = stub_flush,
-	.poll_fd = stub_poll_fd
+	.flush = stub_flush
 };
 
 int

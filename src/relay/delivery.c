@@ -9,6 +9,12 @@
  * the socket has not taken.  So a publisher that does not keep up costs a
  * bounded amount of memory and no time of the other subscriptions.
  *
+ * What is committed while a broker is at work is sent together, when that is
+ * settled or some milliseconds have passed.  Otherwise each transaction would
+ * wake the relay, the relay the publisher, and the publisher the broker, with a
+ * request each, and all of them would be busy with that.  An event that comes
+ * when nothing is in flight is sent at once.
+ *
  * An event in flight is an entry in a ring: seq, topic and position, no
  * payload.  Acknowledging is cumulative, so settling takes entries off the
  * front.
@@ -37,6 +43,12 @@
 
 /* Nobody tells that a synchronous standby has flushed: look that often. */
 #define STANDBY_CHECK_MS	10
+
+/*
+ * About as long as a near broker needs when it is busy; to a far one it is the
+ * time between two requests.
+ */
+#define GATHER_MS		5
 
 #define TIME_OFFSET \
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
@@ -453,6 +465,14 @@ window_room(EoSubscription *sub)
 	return room >= Max(limit / 4, 1) ? room : 0;
 }
 
+/* Not before the end of the log is reached: a backlog is read as it can be. */
+bool
+eo_delivery_gathers(EoSubscription *sub)
+{
+	return sub->phase == EO_PUBLISHER_RUNNING && !sub->recount.active && sub->at_tail &&
+		sub->in_flight_count > 0 && eo_clock_ms() < sub->gather_until;
+}
+
 static bool
 read_is_due(EoSubscription *sub, uint64 ended)
 {
@@ -460,7 +480,9 @@ read_is_due(EoSubscription *sub, uint64 ended)
 		return false;
 	if (eo_channel_pending(&sub->process.channel) >= OUTPUT_LIMIT || window_room(sub) == 0)
 		return false;
-	return !sub->at_tail || sub->seen_ended != ended || sub->stall_check <= eo_clock_ms();
+	if (sub->seen_ended != ended)
+		return !eo_delivery_gathers(sub);
+	return !sub->at_tail || sub->stall_check <= eo_clock_ms();
 }
 
 static void
@@ -495,6 +517,8 @@ read_batch(EoSubscription *sub, uint64 ended)
 		else
 			send_event(sub, event, topic);
 	}
+	if (result.nevents > 0)
+		sub->gather_until = eo_clock_ms() + GATHER_MS;
 	note_stall(eo_relay.db, sub, &result);
 	EO_POINT(relay_encoded);
 	eo_relay_commit(false);

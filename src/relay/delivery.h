@@ -11,6 +11,12 @@
 /* Reads and sends a batch.  Returns true if there is more to do at once. */
 extern bool eo_delivery_step(EoSubscription *sub, uint64 ended);
 
+/*
+ * Whether new events are left in the log for now, since something is in flight
+ * and was sent a moment ago.  Settling it ends that, and gather_until does.
+ */
+extern bool eo_delivery_gathers(EoSubscription *sub);
+
 /* Drops what is in flight and goes back to the acknowledged state. */
 extern void eo_delivery_rewind(EoSubscription *sub);
 

@@ -35,6 +35,7 @@
 #include "points.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "relay/delivery.h"
 #include "relay/events.h"
 #include "relay/launcher.h"
 #include "relay/relay.h"
@@ -497,10 +498,21 @@ anybody_reads(void)
 	return false;
 }
 
+static bool
+anybody_gathers(void)
+{
+	for (EoSubscription *sub = eo_relay.subscriptions; sub != NULL; sub = sub->next)
+	{
+		if (eo_delivery_gathers(sub))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Waits until something happens.  `ended` and `generation` are what this turn
- * has seen; `missed` tells that the turn passed over events because nobody
- * could take them.
+ * has seen; `missed` tells that events are passed over, this turn or until the
+ * next, because nobody takes them now: nobody needs to wake us for those.
  */
 static void
 wait_for_work(uint64 ended, uint32 generation, bool missed)
@@ -550,7 +562,8 @@ run_turn(void)
 	if (busy)
 		eo_events_wait(0);
 	else
-		wait_for_work(ended, generation, !anybody_reads() && ended != seen_ended);
+		wait_for_work(ended, generation,
+					  !anybody_reads() && (ended != seen_ended || anybody_gathers()));
 	seen_ended = ended;
 }
 

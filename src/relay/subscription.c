@@ -216,6 +216,8 @@ eo_subscription_deadline(EoSubscription *sub)
 		deadline = Min(deadline, sub->next_start);
 	if (sub->phase == EO_PUBLISHER_RUNNING || sub->recount.active)
 		deadline = Min(deadline, sub->stall_check);
+	if (eo_delivery_gathers(sub))
+		deadline = Min(deadline, sub->gather_until);
 	if (sub->phase == EO_PUBLISHER_RUNNING && sub->load_retries && sub->retries == NIL)
 		deadline = Min(deadline, sub->retries_at);
 	return deadline;
@@ -225,7 +227,8 @@ bool
 eo_subscription_reads(EoSubscription *sub)
 {
 	return sub->recount.active ||
-		(sub->phase == EO_PUBLISHER_RUNNING && sub->in_flight_count < sub->target->max_in_flight);
+		(sub->phase == EO_PUBLISHER_RUNNING && sub->in_flight_count < sub->target->max_in_flight &&
+		 !eo_delivery_gathers(sub));
 }
 
 void

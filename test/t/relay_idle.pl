@@ -6,7 +6,7 @@ use EoRelay;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
+use Time::HiRes qw(time usleep);
 
 # Seconds without a wake-up, once things have calmed down
 my $period = 4;
@@ -70,6 +70,24 @@ foreach my $name (sort keys %processes)
 ok(wait_published($node, 's', enqueue($node, 'a', 1)), 'and all of it wakes up again');
 my %awake = snapshot();
 cmp_ok($awake{relay}, '>', $after{relay}, 'which the count shows');
+
+# While publishers are at work, commits do not wake the relay: it looks each 5 ms,
+# and waits for the disk perhaps, with each subscription in turn.
+my $commits = 5000;
+subscribe_stub($node, 'at_work', 'stall');
+$node->safe_psql('postgres', "SELECT eo.unsubscribe(name) FROM eo.subscriptions WHERE name <> 'at_work'");
+ok(wait_field($node, 'at_work', 'state', 'streaming'), 'a publisher runs that settles nothing');
+my $begun = time;
+my $woken = switches($processes{relay});
+$node->safe_psql('postgres', "SET synchronous_commit = off;\n" . "SELECT eo.enqueue('a', '1');\n" x $commits);
+my $looks = (time - $begun) / 0.005;
+cmp_ok(switches($processes{relay}) - $woken, '<', 100 + 4 * $looks, "$commits commits do not each wake the relay");
+ok( wait_until(
+		'all are sent',
+		sub {
+			return $node->safe_psql('postgres', "SELECT in_flight FROM eo.subscriptions") == $commits;
+		}),
+	'and all of them are sent');
 $node->stop;
 
 done_testing();
