@@ -171,13 +171,13 @@ class Load:
 
     def resume(self):
         """Goes on with the same cycle."""
-        for client in self.clients:
-            client.rests.clear()
         self.running.set()
 
     def pause(self):
         """Waits until no client is in a transaction."""
         self.running.clear()
+        for client in self.clients:
+            client.rests.clear()        # who rests says so again
         if not all(client.rests.wait(60) for client in self.clients):
             raise TimeoutError("a client hangs")
         return [text for client in self.clients for text in client.unexpected]

@@ -38,7 +38,6 @@ class Arrival(NamedTuple):
 
 class Consumer:
     """Watches what arrives, in a thread of its own."""
-    duplicates_allowed = False
 
     def __init__(self, server, name):
         self.server = server
@@ -55,9 +54,10 @@ class Consumer:
         while not self.ending.is_set():
             news = self.news()
             self.arrivals += news
+            self.unchecked += [a.payload["id"] for a in news if a.payload and "txn" in a.payload and ".marker." not in a.payload["id"]]
+            # Who sees a marker finds what came before it in `unchecked`.
             self.markers.update((a.payload.get("id"), a.topic) if "txn" in a.payload else (a.payload.get("note"), a.topic)
                                 for a in news if a.payload)
-            self.unchecked += [a.payload["id"] for a in news if a.payload and "txn" in a.payload and ".marker." not in a.payload["id"]]
             if not self.unchecked:
                 time.sleep(POLL)
                 continue
@@ -186,7 +186,7 @@ class Pull(Consumer):
         with connection.transaction() as transaction:
             last = connection.execute(
                 "WITH got AS (INSERT INTO load.consumed (seq, position, topic, event_id, key, payload)"
-                " SELECT seq, position, topic, event_id, key, payload FROM eo.fetch(%s, 500, '100 ms') ORDER BY seq RETURNING seq)"
+                " SELECT seq, position, topic, event_id, key, payload FROM eo.fetch(%s, 500, '100 ms') RETURNING seq)"
                 " SELECT max(seq) FROM got", (self.name,)).fetchone()[0]
             if last is not None:
                 connection.execute("SELECT eo.ack(%s, %s)", (self.name, last))

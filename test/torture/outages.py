@@ -86,8 +86,9 @@ def crawls(rig, r):
 @fault("broker", needs="kafka")
 def publisher_and_broker(rig, r):
     """Both at once, so that neither can tell what the other had."""
-    for pid in rig.server.publishers() + [kafka_of(rig).broker_pid()]:
+    for pid in rig.server.publishers():
         kill(pid)
+    rig.broker("stop", "--now")
     time.sleep(r.uniform(0, 2))
     rig.broker("start")
     return 2
@@ -160,7 +161,7 @@ def target_unwritable(rig, r):
     os.chmod(path, 0o400)
     try:
         for pid in rig.server.publishers():
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
         time.sleep(r.uniform(0.5, 2))
     finally:
         os.chmod(path, 0o600)

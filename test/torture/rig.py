@@ -12,11 +12,12 @@ from contextlib import contextmanager, nullcontext
 from application import Load
 from checker import Checker, check_database
 from consumers import KAFKA, File, Kafka, Pull
-from server import HERE, Server, wait_until, zombie
+from server import HERE, POLL, Server, wait_until, zombie
 from watch import Watch
 
 SETTLE_SECONDS = 30     # in which all that was committed must have come out
 CONSUMERS = {"file": File, "kafka": Kafka}
+ORPHAN_SECONDS = 10
 RSS_LIMIT_KB = 128 * 1024
 FD_LIMIT = 200
 
@@ -178,19 +179,30 @@ class Rig:
 
     # ---- processes -----------------------------------------------------------
 
+    def orphans(self):
+        """{pid: command line} of what runs for the cluster and is none of its processes; it may be about to end."""
+        until = time.monotonic() + ORPHAN_SECONDS
+        while True:
+            found = self.server.processes()
+            family = self.server.descendants()
+            left = {pid: command for pid, command in found.items()
+                    if pid not in family and os.path.exists("/proc/%d" % pid) and not zombie(pid)}
+            if not left or time.monotonic() > until:
+                return left
+            time.sleep(POLL)
+
     def check_processes(self):
-        broken = []
-        family = set(self.server.descendants())
-        for pid, command in self.server.processes().items():
-            if pid not in family and not zombie(pid):
-                broken.append("an orphan: %d %s" % (pid, command))
+        broken = ["an orphan: %d %s" % orphan for orphan in self.orphans().items()]
         for pid in [self.server.relay(), *self.server.publishers()]:
             if pid is None:
                 broken.append("there is no relay")
                 continue
-            with open("/proc/%d/status" % pid) as f:
-                rss = next(int(line.split()[1]) for line in f if line.startswith("RssAnon"))
-            files = len(os.listdir("/proc/%d/fd" % pid))
+            try:
+                with open("/proc/%d/status" % pid) as f:
+                    rss = next(int(line.split()[1]) for line in f if line.startswith("RssAnon"))
+                files = len(os.listdir("/proc/%d/fd" % pid))
+            except (FileNotFoundError, ProcessLookupError, StopIteration):
+                continue        # it has ended, and another one begins
             if rss > RSS_LIMIT_KB or files > FD_LIMIT:
                 broken.append("process %d has %d kB and %d files" % (pid, rss, files))
             self.watch.note(pid, rss, files)

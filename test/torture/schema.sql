@@ -85,7 +85,7 @@ BEGIN
 	INSERT INTO load.account VALUES (-1, 1, mark.marker) ON CONFLICT (id) DO UPDATE SET note = excluded.note;
 END $$;
 
--- A message that may come many times; its effect is a row and an event.
+-- A message that may come many times; its effect is a row.
 CREATE FUNCTION load.consume(message text, cycle integer) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
 	IF NOT eo.receive('torture', message) THEN

@@ -160,19 +160,18 @@ class Server(Cluster):
         return self.process.pid if self.process and self.process.poll() is None else None
 
     def processes(self):
-        """{pid: command line} of all that runs for this cluster, publishers included."""
+        """{pid: command line} of all that runs in this cluster's directory, publishers included."""
         found = {}
         for name in os.listdir("/proc"):
             if not name.isdigit():
                 continue
             try:
-                with open("/proc/%s/environ" % name, "rb") as f:
-                    ours = ("PGDATA=%s" % self.data).encode() in f.read().split(b"\0")
+                ours = os.readlink("/proc/%s/cwd" % name) == self.data
                 with open("/proc/%s/cmdline" % name, "rb") as f:
                     command = f.read().replace(b"\0", b" ").decode(errors="replace").strip()
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
-            if ours or self.data in command:
+            if ours and not zombie(int(name)):
                 found[int(name)] = command
         return found
 

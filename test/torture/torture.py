@@ -67,7 +67,7 @@ class Torture:
             return
         if keep:
             rig.server.stop()
-            shutil.copytree(rig.server.directory, keep, ignore=shutil.ignore_patterns("data"))
+            shutil.copytree(rig.directory, keep, ignore=shutil.ignore_patterns("data", ".s.*"), symlinks=True)
         rig.close()
         shutil.rmtree(rig.directory, ignore_errors=True)
 
@@ -130,7 +130,7 @@ class Torture:
             print("        " + line)
         print("        again: %s" % self.command(cycle))
         if fault.alone:
-            shutil.move(os.path.join(self.directory, "alone%d" % cycle), keep)
+            os.rename(os.path.join(self.directory, "alone%d" % cycle), keep)
             for path in glob.glob(os.path.join(keep, "**", "data"), recursive=True):
                 shutil.rmtree(path, ignore_errors=True)
             return
