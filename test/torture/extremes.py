@@ -120,8 +120,9 @@ def file_server(directory):
 def make_huge(server, size, r, end):
     """Returns whether it has committed, for all that its client knows: None if that was told nothing."""
     with server.connect(application_name="huge") as connection:
-        killer = threading.Timer(r.uniform(0, size / 1000000), lambda: kill(connection.info.backend_pid))
+        killer = threading.Timer(r.uniform(0, size / 1000000), lambda: server.crash(connection.info.backend_pid))
         try:
+            connection.execute("SET statement_timeout = 0")
             connection.execute("BEGIN")
             connection.execute(MAKE, (size,))
             if end == "killed":         # amid the append, or before
@@ -132,6 +133,8 @@ def make_huge(server, size, r, end):
             return None
         finally:
             killer.cancel()
+            if killer.is_alive():
+                killer.join()
 
 
 def await_small(server, stream, number):
@@ -164,6 +167,7 @@ def huge(directory, seed, r):
     end = r.choice(("committed", "committed", "rolled back", "killed"))
     disturbance = r.choice(("nothing", "publisher", "everything"))
     with file_server(directory) as (server, small, stream):
+        began = server.log.place()
         small.start()
         committed = make_huge(server, size, r, end)
         server.wait_ready()
@@ -182,6 +186,9 @@ def huge(directory, seed, r):
         lost = set(small.acknowledged) - set(stream.small)
         if lost or stream.small != sorted(set(stream.small)):
             raise Broken("%d others were lost: %s" % (len(lost), sorted(lost)[:10]))
+        complaints = server.log.complaints(began, ())
+        if complaints:
+            raise Broken("\n".join(complaints))
         return Counter(commits=len(small.acknowledged) + bool(committed), events=stream.huge + len(stream.small))
 
 
@@ -251,7 +258,7 @@ def wraparound(directory, seed, r):
     with Rig(os.path.join(directory, "rig"), seed).used() as rig:
         for number, edge in enumerate(EDGES, 1):
             go_to(rig, edge - r.randrange(100, 1500))
-            rig.run(number, Fault("transactions", "pass_edge", pass_edge(edge), True, ("calm", "nested"), (), "", False), r)
+            rig.run(number, Fault("transactions", "pass_edge", pass_edge(edge), ("calm", "nested")), r)
             if next_xid(rig.server) <= edge:
                 raise Broken("the transaction ids are still at %d" % next_xid(rig.server))
         return Counter(rig.totals(), worst=rig.worst)

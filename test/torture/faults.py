@@ -11,11 +11,10 @@ class Fault(NamedTuple):
     group: str
     name: str
     run: Callable           # of the rig and a random source; returns how many faults it was
-    crashes: bool           # the server's restart is to be expected
-    moods: tuple            # of the load
-    expected: tuple         # SQLSTATEs that clients may get
-    needs: str              # the consumer without which it makes no sense
-    alone: bool             # brings its own servers: a function of a directory, a seed and a random source
+    moods: tuple = ("calm",)    # of the load
+    expected: tuple = ()    # SQLSTATEs that clients, and processes of ours, may get
+    needs: str = ""         # the consumer without which it makes no sense
+    alone: bool = False     # brings its own servers: a function of a directory, a seed and a random source
     long: bool = False      # takes more than a minute
 
 
@@ -27,9 +26,9 @@ class Round:
 FAULTS = []
 
 
-def fault(group, crashes=False, moods=("calm",), expected=(), needs="", alone=False, long=False):
+def fault(group, **properties):
     def register(function):
-        FAULTS.append(Fault(group, function.__name__, function, crashes, moods, expected, needs, alone, long))
+        FAULTS.append(Fault(group, function.__name__, function, **properties))
         return function
     return register
 

@@ -10,41 +10,47 @@ import time
 from faults import fault
 from server import POLL, kill, wait_gone, wait_until
 
-
-def signal_some(rig, pids, number, r):
-    """Sends it to one of them; returns whether there was one."""
-    if not pids:
-        return 0
-    kill(r.choice(sorted(pids)), number)
-    return 1
+THERE_SECONDS = 10
+ATTEMPTS = 5
 
 
 def until_there(find):
-    """Looks again for a process that may just be starting."""
-    for _ in range(100):
-        pid = find()
-        if pid:
-            return [pid] if isinstance(pid, int) else pid
-        time.sleep(POLL)
-    return []
+    """Process ids; looks again for those that may just be starting."""
+    found = []
+
+    def look():
+        pids = find()
+        found[:] = pids if isinstance(pids, list) else [pids] if pids else []
+        return found
+    wait_until("there is somebody to be disturbed", look, THERE_SECONDS)
+    return found
 
 
-@fault("kill", crashes=True)
+def crash_one(rig, find, r):
+    """SIGKILL to one of these, so that the server crashes; returns how often it did: once."""
+    for _ in range(ATTEMPTS):
+        if rig.server.crash(r.choice(sorted(until_there(find)))):
+            return 1
+    return 0
+
+
+@fault("kill")
 def backend(rig, r):
-    return signal_some(rig, rig.server.clients(), signal.SIGKILL, r)
+    return crash_one(rig, rig.server.clients, r)
 
 
-@fault("kill", crashes=True)
+@fault("kill")
 def everything(rig, r):
     rig.server.kill_all()
     rig.server.start()
     return 1
 
 
-@fault("kill", crashes=True)
+@fault("kill")
 def postmaster(rig, r):
     """Alone; what is left must notice, and end by itself."""
     pids = rig.server.descendants()
+    rig.server.log.planned += 1
     kill(pids[0])
     rig.server.process.wait()
     wait_gone(pids)
@@ -53,27 +59,33 @@ def postmaster(rig, r):
     return 1
 
 
-@fault("kill", crashes=True)
+@fault("kill")
 def recovery(rig, r):
-    """Again and again while the server recovers."""
-    times = r.randint(2, 6)
+    """Again and again while the server recovers: after it has begun to, and before it is done."""
+    log = rig.server.log
+    done = 1
     rig.server.kill_all()
-    for _ in range(times):
+    for _ in range(r.randint(2, 6)):
+        begun, ended = log.count("redo starts"), log.count("redo done")
         rig.server.start(wait=False)
-        time.sleep(r.uniform(0.02, 0.4))
+        wait_until("the server recovers", lambda: log.count("redo starts") > begun)
+        time.sleep(r.uniform(0, 0.05))
         rig.server.kill_all()
+        if log.count("redo done") > ended:      # there is nothing left to recover
+            break
+        done += 1
     rig.server.start()
-    return times + 1
+    return done
 
 
-@fault("kill", crashes=True)
+@fault("kill")
 def relay(rig, r):
-    return signal_some(rig, until_there(rig.server.relay), signal.SIGKILL, r)
+    return crash_one(rig, rig.server.relay, r)
 
 
-@fault("kill", crashes=True)
+@fault("kill")
 def launcher(rig, r):
-    return signal_some(rig, until_there(rig.server.launcher), signal.SIGKILL, r)
+    return crash_one(rig, rig.server.launcher, r)
 
 
 @fault("kill")
@@ -102,10 +114,8 @@ def relay_cancelled(rig, r):
 
 @fault("kill")
 def launcher_ended(rig, r):
-    for pid in until_there(rig.server.launcher):
-        rig.server.query("SELECT pg_terminate_backend(%s)", pid)
-        return 1
-    return 0
+    rig.server.query("SELECT pg_terminate_backend(%s)", *until_there(rig.server.launcher))
+    return 1
 
 
 @fault("kill")
@@ -113,8 +123,8 @@ def publisher(rig, r):
     """In every way that a process can end, some times."""
     done = 0
     for _ in range(r.randint(1, 8)):
-        done += signal_some(rig, until_there(rig.server.publishers),
-                            r.choice((signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM)), r)
+        kill(r.choice(until_there(rig.server.publishers)), r.choice((signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM)))
+        done += 1
         time.sleep(r.uniform(0, 0.3))
     return done
 
@@ -126,17 +136,17 @@ def publisher_stopped(rig, r):
         kill(pid, signal.SIGSTOP)
         time.sleep(r.uniform(0.1, 1.5))
         kill(pid, signal.SIGCONT)
-    return 1
+        return 1
 
 
-@fault("kill", crashes=True)
+@fault("kill")
 def publisher_and_relay(rig, r):
-    for pid in until_there(rig.server.publishers) + until_there(rig.server.relay):
+    for pid in until_there(rig.server.publishers):
         kill(pid)
-    return 2
+    return 1 + crash_one(rig, rig.server.relay, r)
 
 
-@fault("kill", crashes=True)
+@fault("kill")
 def immediate(rig, r):
     rig.server.shut_down("immediate")
     rig.server.start()

@@ -3,6 +3,7 @@ rig
 
 What a cycle acts on: a server, the load, and those who receive what it makes.
 """
+import itertools
 import os
 import subprocess
 import time
@@ -15,9 +16,12 @@ from consumers import KAFKA, File, Kafka, Pull
 from server import HERE, POLL, Server, wait_until, zombie
 from watch import Watch
 
-SETTLE_SECONDS = 30     # in which all that was committed must have come out
+SETTLE_SECONDS = 30     # after a fault, in which the lag must be small again
+LAG_SECONDS = 1         # which is that small
 CONSUMERS = {"file": File, "kafka": Kafka}
 ORPHAN_SECONDS = 10
+SOON = ("0", "2s")      # is the log's space given back
+GIVE_BACK_SECONDS = 30
 RSS_LIMIT_KB = 128 * 1024
 FD_LIMIT = 200
 
@@ -46,9 +50,10 @@ class Rig:
         self.cycle = 0
         self.turn = 0           # of this cycle's fault: its first, second ...
         self.counts = Counter()
-        self.worst = None           # seconds from the end of a fault until all was out
+        self.worst = None           # seconds from the end of a fault until the lag was small
         self.healed_at = None
-        self.crashes = server.crashes()
+        self.looked_at = server.log.place()
+        self.expected = ()          # SQLSTATEs of this cycle
         self.watch = Watch()
         self.leftovers = []         # connections to be closed after the check
         self.consumers = [*consumers, Pull(server, "pull")]
@@ -84,7 +89,7 @@ class Rig:
         return {
             "eo_outbox.segment_size": r.choice(("1MB", "4MB", "64MB")),
             "eo_outbox.segment_age": r.choice(("1s", "1d")),
-            "eo_outbox.retention": r.choice(("0", "2s")),
+            "eo_outbox.retention": r.choice(SOON),
             "eo_outbox.batch_events": r.choice(("1", "50", "2000")),
             "eo_outbox.batch_bytes": r.choice(("64kB", "1MB")),
             # fewer would wait for the disk too often to be done in time
@@ -103,18 +108,21 @@ class Rig:
     def run(self, cycle, fault, r):
         """One cycle; raises Broken if a promise was not kept."""
         self.cycle = cycle
-        self.crashes = self.server.crashes()
+        self.expected = fault.expected
         self.set_options(r)
         self.load.begin(cycle, r.choice(fault.moods), r.choice((0.0, 0.5, 1.0)), fault.expected)
         try:
             time.sleep(r.uniform(0.2, 1.2))
-            self.counts["faults"] += fault.run(self, r) or 1
+            done = fault.run(self, r)
+            if not done:
+                raise Broken("nobody was there to be disturbed")
+            self.counts["faults"] += done
             self.healed()
             time.sleep(r.uniform(0.1, 0.5))
         finally:
             unexpected = self.load.pause()
         try:
-            self.check(unexpected, fault.crashes)
+            self.check(unexpected)
         finally:
             while self.leftovers:
                 self.leftovers.pop().close()
@@ -127,35 +135,50 @@ class Rig:
     def totals(self):
         return sum((checker.counts for checker in self.checkers), self.counts)
 
-    def check(self, unexpected, may_crash=False):
-        self.settle()
+    def check(self, unexpected):
         broken = ["a client got: " + text for text in unexpected[:5]]
+        try:
+            self.settle()
+        except (Broken, TimeoutError) as error:
+            broken.append(str(error))       # what else is wrong tells why
         for checker in self.checkers:
             broken += checker.check(self.cycle)
         broken += check_database(self.server, self.load, self.cycle)
         broken += self.check_processes()
-        crashes = self.server.crashes() - self.crashes
-        if crashes and not may_crash:
-            broken.append("the server crashed")
+        broken += self.check_files()
+        broken += self.check_log()
+        broken += self.server.log.complaints(self.looked_at, self.expected)
+        self.looked_at = self.server.log.place()
         self.counts["commits"] += len(self.load.acknowledged)
         if broken:
             raise Broken("\n".join(broken))
 
     def settle(self, part=""):
-        """Waits until an event of now has reached everybody; once in a cycle for each part."""
+        """
+        Waits until the lag is small again: until everybody has an event soon
+        after its commit.  Once in a cycle for each part.
+        """
         self.server.wait_ready()
         wait_until("clients end", lambda: not self.server.clients())
-        marker = "%s.marker.%d%s" % (self.name, self.cycle, part)
-        self.server.query_nothing("SELECT load.mark(%s, %s)", marker, self.cycle)
-        for consumer in self.consumers:
-            self.wait_arrival(consumer, marker)
+        until = (self.healed_at or time.monotonic()) + SETTLE_SECONDS
+        for number in itertools.count():
+            began = time.monotonic()
+            marker = "%s.marker.%d%s.%d" % (self.name, self.cycle, part, number)
+            self.server.query_nothing("SELECT load.mark(%s, %s)", marker, self.cycle)
+            for consumer in self.consumers:
+                self.wait_arrival(consumer, marker, until)
+            now = time.monotonic()
+            if now - began <= LAG_SECONDS:
+                break
+            if now > until:
+                raise Broken("the lag is %.1f s" % (now - began))
         if self.healed_at is not None:
-            self.worst = max(self.worst or 0, time.monotonic() - self.healed_at)
+            self.worst = max(self.worst or 0, now - self.healed_at)
             self.healed_at = None
 
-    def wait_arrival(self, consumer, marker):
+    def wait_arrival(self, consumer, marker, until):
         try:
-            wait_until("the last event reaches %s" % consumer.name, lambda: consumer.has(marker), SETTLE_SECONDS)
+            wait_until("an event reaches %s" % consumer.name, lambda: consumer.has(marker), max(1, until - time.monotonic()))
         except TimeoutError as error:
             state = self.server.query("SELECT name, state, lag_events, last_error FROM eo.subscriptions")
             raise Broken("%s; %s" % (error, state)) from None
@@ -190,6 +213,24 @@ class Rig:
             if not left or time.monotonic() > until:
                 return left
             time.sleep(POLL)
+
+    def check_files(self):
+        """Nobody works: what is temporary is gone."""
+        path = os.path.join(self.server.data, "base", "pgsql_tmp")
+        return ["a temporary file is left: %s" % name for name in os.listdir(path)] if os.path.exists(path) else []
+
+    def check_log(self):
+        """It gives back its space, if that is to be soon and nobody looks into it."""
+        if self.server.one("SHOW eo_outbox.retention") not in SOON or self.leftovers:
+            return []
+        try:
+            wait_until("the log gives back its space", lambda: not self.held_segments(), GIVE_BACK_SECONDS)
+        except TimeoutError as error:
+            return [str(error)]
+        return []
+
+    def held_segments(self):
+        return self.server.one("SELECT count(*) FROM eo.segment_status() WHERE first_seq > 0 AND NOT active")
 
     def check_processes(self):
         broken = ["an orphan: %d %s" % orphan for orphan in self.orphans().items()]

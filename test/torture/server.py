@@ -6,7 +6,6 @@ those that come first in PATH.
 """
 import copy
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 
 from cluster import Cluster  # noqa: E402
+from logs import PREFIX, Log  # noqa: E402
 
 SETTINGS = {
     "shared_preload_libraries": "eo_outbox",
@@ -28,7 +28,7 @@ SETTINGS = {
     "max_wal_size": "1GB",
     "restart_after_crash": "on",
     "log_min_messages": "info",
-    "log_line_prefix": "'%m [%p] %b '",
+    "log_line_prefix": PREFIX,
     "log_statement": "none",
     "autovacuum_naptime": "5s",
     "eo_outbox.restart_limit": "1000",
@@ -36,9 +36,9 @@ SETTINGS = {
     "eo_outbox.retention": "0",
 }
 
+NOTICE_SECONDS = 20
 POLL = 0.02     # s, between two looks at what is waited for
-
-CRASHED = re.compile(r"terminating any other active server processes|database system was (not properly shut down|interrupted)")
+STATEMENT_TIMEOUT = "-c statement_timeout=300s"     # of what the rig itself asks; nothing takes as long unless it hangs
 
 
 def wait_until(what, condition, seconds=60):
@@ -66,7 +66,7 @@ class Server(Cluster):
     def __init__(self, directory, port="5432", settings=()):
         super().__init__(directory)
         self.environment.update(PGUSER="shop_owner", PGDATABASE="torture", PGPORT=port, PGAPPNAME="torture")
-        self.log = os.path.join(directory, "server.log")
+        self.log = Log(os.path.join(directory, "server.log"))
         self.process = None
         self.first_database = "postgres"
         self.standby = False
@@ -108,7 +108,7 @@ class Server(Cluster):
 
     def start(self, wait=True):
         """As a child of ours, so that it is known from its first moment on and leaves no zombie."""
-        with open(self.log, "a") as log:
+        with open(self.log.path, "a") as log:
             self.process = subprocess.Popen(["postgres", "-D", self.data], env=self.environment, stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, start_new_session=True)
         if wait:
@@ -116,6 +116,7 @@ class Server(Cluster):
 
     def shut_down(self, mode):
         """Waits for its end, which may not take longer than a minute."""
+        self.log.planned += mode == "immediate"
         self.process.send_signal({"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
         self.process.wait(60)
 
@@ -127,8 +128,9 @@ class Server(Cluster):
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def connect(self, **options):
-        return psycopg.connect(self.dsn, autocommit=True, connect_timeout=10, **options)
+    def connect(self, options="", **parameters):
+        return psycopg.connect(self.dsn, autocommit=True, connect_timeout=10,
+                               options="%s %s" % (STATEMENT_TIMEOUT, options), **parameters)
 
     def query(self, sql, *parameters):
         with self.connect() as connection:
@@ -207,10 +209,17 @@ class Server(Cluster):
     def clients(self):
         return [row[0] for row in self.query("SELECT pid FROM pg_stat_activity WHERE application_name = 'load' AND pid <> pg_backend_pid()")]
 
-    def crashes(self):
-        """How often the log says that the server has crashed, or was found so."""
-        with open(self.log, errors="replace") as f:
-            return sum(1 for line in f if CRASHED.search(line))
+    def crash(self, pid):
+        """SIGKILL to one of its processes; returns whether it crashed by that: not if the process was about to end."""
+        before = self.log.crashes()
+        self.log.planned += 1
+        kill(pid)
+        try:
+            wait_until("the crash is noticed", lambda: self.log.crashes() > before, NOTICE_SECONDS)
+        except TimeoutError:
+            self.log.planned -= 1
+            return False
+        return True
 
     def freeze(self):
         """Stops all of it where it is; thaw() lets it go on."""
@@ -224,6 +233,7 @@ class Server(Cluster):
 
     def kill_all(self):
         """Ends everything at once, as a loss of power does for who runs on it."""
+        self.log.planned += 1
         kill(self.process.pid, signal.SIGSTOP)      # it starts no other
         pids = self.descendants()
         for pid in pids:

@@ -36,6 +36,13 @@ import transactions  # noqa: E402, F401
 MOST_FAILURES = 5
 
 
+def show_log(path):
+    print("        %s" % path)
+    with open(path, errors="replace") as f:
+        for line in f.read().splitlines()[-40:]:
+            print("        | " + line)
+
+
 class Torture:
     def __init__(self, arguments):
         self.arguments = arguments
@@ -65,11 +72,13 @@ class Torture:
         rig, self.rig = self.rig, None
         if rig is None:
             return
-        if keep:
-            rig.server.stop()
-            shutil.copytree(rig.directory, keep, ignore=shutil.ignore_patterns("data", ".s.*"), symlinks=True)
-        rig.close()
-        shutil.rmtree(rig.directory, ignore_errors=True)
+        try:
+            if keep:
+                rig.server.stop()
+                shutil.copytree(rig.directory, keep, ignore=shutil.ignore_patterns("data", ".s.*"), symlinks=True)
+        finally:
+            rig.close()
+            shutil.rmtree(rig.directory, ignore_errors=True)
 
     # ---- cycles ----------------------------------------------------------------
 
@@ -78,7 +87,7 @@ class Torture:
         os.makedirs(directory)
         counts = fault.run(directory, "%s.%d" % (self.seed, cycle), r)
         worst = counts.pop("worst", None)
-        counts["faults"] = max(counts["faults"], 1)
+        counts["faults"] = max(counts["faults"], 1)     # it has come to its end
         shutil.rmtree(directory, ignore_errors=True)
         return counts, worst
 
@@ -131,22 +140,18 @@ class Torture:
         print("        again: %s" % self.command(cycle))
         if fault.alone:
             os.rename(os.path.join(self.directory, "alone%d" % cycle), keep)
+            for path in sorted(glob.glob(os.path.join(keep, "**", "server.log"), recursive=True)):
+                show_log(path)
             for path in glob.glob(os.path.join(keep, "**", "data"), recursive=True):
                 shutil.rmtree(path, ignore_errors=True)
             return
-        self.show_log()
+        if self.rig is not None:
+            show_log(self.rig.server.log.path)
         try:
             self.close_rig(keep)
         except Exception:
             traceback.print_exc(file=sys.stdout)
             self.rig = None
-
-    def show_log(self):
-        if self.rig is None or not os.path.exists(self.rig.server.log):
-            return
-        with open(self.rig.server.log, errors="replace") as f:
-            for line in f.read().splitlines()[-40:]:
-                print("        | " + line)
 
     # ---- a round ---------------------------------------------------------------
 

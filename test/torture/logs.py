@@ -1,0 +1,76 @@
+"""
+logs
+
+What a server's log tells of it: how often it has crashed, and what no fault is an
+excuse for.
+"""
+import os
+import re
+
+PREFIX = "'%m [%p] %b %e '"
+LINE = re.compile(r"^\S+ \S+ \S+ \[\d+\] (?P<who>.*?) (?P<state>[0-9A-Z]{5}) (?P<severity>[A-Z]+[0-9]?):  (?P<text>.*)")
+
+# Each crash that is survived leads to one of these, unless the next one is faster.
+RECOVERY = "was not properly shut down; automatic recovery in progress"
+SIGNALLED = re.compile(r"\(PID \d+\) was terminated by signal (\d+)")
+SIGKILL = "9"
+
+SHUTDOWN = ("57P01", "57P02", "57P03")
+INTERNAL = re.compile("XX00[0-9]")
+MOST = 5                # lines that are shown of what is found
+
+
+class Log:
+    """Grows with its server; databases of one server share it."""
+
+    def __init__(self, path):
+        self.path = path
+        self.planned = 0        # crashes of the server that were somebody's intention
+
+    def lines(self, offset=0):
+        if not os.path.exists(self.path):
+            return []
+        with open(self.path, "rb") as f:
+            f.seek(offset)
+            return f.read().decode(errors="replace").splitlines()
+
+    def count(self, *parts):
+        """How many lines have all of that."""
+        return sum(all(part in line for part in parts) for line in self.lines())
+
+    def crashes(self):
+        """How often the server has found that it must recover."""
+        return self.count(RECOVERY)
+
+    def place(self):
+        """Where it is now."""
+        return os.path.getsize(self.path), self.crashes(), self.planned
+
+    def complaints(self, place, expected):
+        """What is wrong in what came after that place, in words; the SQLSTATEs are expected."""
+        offset, crashes, planned = place
+        found = [line for line in self.lines(offset) if is_wrong(line, expected)]
+        wrong = ["the log has: " + line for line in found[:MOST]]
+        crashes, planned = self.crashes() - crashes, self.planned - planned
+        if crashes > planned:
+            wrong.append("the server crashed %d times where %d were planned" % (crashes, planned))
+        return wrong
+
+
+def is_wrong(line, expected):
+    """
+    A line that no crash, however planned, and no error of a client accounts for:
+    a process that ends by itself, an error that says that it cannot happen, or
+    one in a process of ours.
+    """
+    signalled = SIGNALLED.search(line)
+    if signalled:
+        return signalled.group(1) != SIGKILL and "53100" not in expected     # without room for WAL it aborts
+    if "TRAP:" in line:
+        return True
+    found = LINE.match(line)
+    if not found or found["state"] in (*SHUTDOWN, *expected):
+        return False
+    if found["severity"] == "PANIC" or INTERNAL.match(found["state"]):
+        return True
+    return found["who"].startswith("eo_outbox") and found["severity"] in ("ERROR", "FATAL")
