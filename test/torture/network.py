@@ -26,6 +26,13 @@ def end(connection, reset=False):
     connection.close()
 
 
+def bound(port):
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", port))
+    return listener
+
+
 class Link:
     """A connection through the proxy, which is two."""
 
@@ -80,15 +87,13 @@ class Proxy:
         self.chunk = CHUNK
         self.left = None        # bytes until everything is cut; None: it is not
         self.lock = threading.Lock()
-        self.port = 0
+        self.holder = bound(0)  # never listens: the port stays ours when nobody else does
+        self.port = self.holder.getsockname()[1]
         self.listen()
 
     def listen(self):
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind(("127.0.0.1", self.port))
+        self.listener = bound(self.port)
         self.listener.listen(64)
-        self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
 
     def accept(self, listener):
@@ -120,6 +125,7 @@ class Proxy:
 
     def close(self):
         end(self.listener)
+        self.holder.close()
         self.cut()
 
     # ---- disturbances --------------------------------------------------------
