@@ -4,6 +4,7 @@ leaks
 Whether a process that lives for many cycles grows with them.
 """
 import os
+import subprocess
 import time
 from collections import Counter
 from statistics import median
@@ -12,16 +13,19 @@ import kills
 import transactions
 from faults import Fault, Round, fault
 from rig import Broken, Rig
+from server import kill
+from transactions import TURNING, TurningRig
 
 CYCLES = 12
 MANY_CYCLES = 60
+GROWN_KB = 4096
 
 
-class Steady(Rig):
+class Steady(TurningRig):
     """Always the same options, so that nothing else is a reason to grow."""
 
     def options(self, r):
-        return {"eo_outbox.segment_size": "1MB", "eo_outbox.segment_age": "1s", "eo_outbox.retention": "0"}
+        return TURNING
 
 
 def another_subscription(rig, r):
@@ -49,9 +53,26 @@ def one_relay(directory, seed, r):
         relay = None
         for number in range(1, 1 + (MANY_CYCLES if Round.long else CYCLES)):
             run = SURVIVED[number % len(SURVIVED)]
-            rig.run(number, Fault("kill", run.__name__, run, False, ("calm",), ("55P03",), "", False), r)
+            rig.run(number, Fault("kill", run.__name__, run, expected=("55P03", "57014")), r)
             if rig.server.relay() != relay and relay:
                 raise Broken("the relay was started anew")
             relay = rig.server.relay()
         kilobytes, files = zip(*rig.watch.samples[relay])
-        return Counter(rig.totals(), grown=max(0, median(kilobytes[-3:]) - median(kilobytes[:3])), worst=rig.worst)
+        grown = median(kilobytes[-3:]) - median(kilobytes[:3])
+        if grown > GROWN_KB:
+            raise Broken("the relay has grown by %d kB" % grown)
+        return Counter(rig.totals(), worst=rig.worst)
+
+
+@fault("kill", alone=True)
+def control_orphan(directory, seed, r):
+    """What works in a server's directory and is none of its processes is found."""
+    with Rig(os.path.join(directory, "rig"), seed).used() as rig:
+        orphan = subprocess.Popen(["sleep", "600"], cwd=rig.server.data)
+        try:
+            if not any("orphan: %d " % orphan.pid in text for text in rig.check_processes()):
+                raise Broken("nobody noticed it")
+        finally:
+            kill(orphan.pid)
+            orphan.wait()
+        return Counter()
