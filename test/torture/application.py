@@ -2,12 +2,15 @@
 application
 
 The load: clients that change state and make events of it in one transaction, and
-a journal, on disk before the next transaction begins, of what was acknowledged.
+a journal, on disk before the next transaction begins, of what was acknowledged
+and what the client was told on the way there.
 """
+import json
 import os
 import random
 import threading
 import time
+from typing import NamedTuple
 
 import psycopg
 
@@ -15,6 +18,7 @@ from server import POLL
 
 KEYS = 40
 MESSAGES = 200
+REQUESTS = 20
 TOPICS = ("orders", "stock")
 
 # What may come of a transaction, and how often, unless a cycle says otherwise.
@@ -23,6 +27,14 @@ MOODS = {
     "aborting": {"abort": 0.9, "savepoint": 0.5, "large": 0.0},
     "nested": {"abort": 0.2, "savepoint": 0.9, "large": 0.0},
 }
+
+
+class Done(NamedTuple):
+    """A transaction that was acknowledged."""
+    txn: str
+    synchronous: bool
+    received: tuple = ()    # (message, whether it was new)
+    answered: tuple = ()    # (request, its answer: the transaction's own, or one that was replayed)
 
 
 class Client(threading.Thread):
@@ -78,6 +90,7 @@ class Client(threading.Thread):
             self.connection = psycopg.connect(self.load.dsn, autocommit=True, connect_timeout=5, application_name="load")
         self.made += 1
         txn = "%s.%d.%d" % (self.load.name, self.number, self.made)
+        self.received, self.answered = [], []
         synchronous = r.random() < self.load.synchronous
         self.execute("BEGIN ISOLATION LEVEL %s" % r.choice(("READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")))
         self.execute("SET LOCAL synchronous_commit = %s" % ("on" if synchronous else "off"))
@@ -87,7 +100,7 @@ class Client(threading.Thread):
             self.execute("ROLLBACK")
             return
         if self.execute("COMMIT").statusmessage == "COMMIT":
-            self.load.journal(self.number, txn, synchronous)
+            self.load.journal(self.number, Done(txn, synchronous, tuple(self.received), tuple(self.answered)))
 
     def make_events(self, txn, mood):
         """Events of a few keys, some of them in savepoints that are rolled back."""
@@ -120,17 +133,36 @@ class Client(threading.Thread):
                              " ON CONFLICT (id) DO UPDATE SET amount = a.amount + 1, note = excluded.note", account, txn)
 
     def receive(self, txn, mood):
-        """Messages that others receive too, and requests that come again."""
+        """Messages that others receive too, some in savepoints that are rolled back, and requests that come again."""
         r = self.random
-        cycle = self.load.cycle
         for message in sorted(r.sample(range(MESSAGES), r.choice((1, 3)))):
-            self.execute("SELECT load.consume(%s, %s)", "m%d.%d" % (cycle, message), cycle)
+            nested = r.random() < mood["savepoint"]
+            undone = nested and r.random() < 0.5
+            if nested:
+                self.execute("SAVEPOINT s0")
+            self.receive_one("m%d.%d" % (self.load.cycle, message), txn)
+            if undone:
+                self.execute("ROLLBACK TO s0")
+                self.received.pop()
         if r.random() < 0.3:
-            request = "r%d.%d" % (cycle, r.randrange(20))
-            row = self.execute("SELECT state FROM eo.idempotency_begin('torture', %s, '{}')", request).fetchone()
-            if row[0] == "new":
-                self.execute("INSERT INTO load.answered VALUES (%s, %s, to_jsonb(%s::text))", request, cycle, txn)
-                self.execute("SELECT eo.idempotency_complete('torture', %s, to_jsonb(%s::text))", request, txn)
+            self.answer("r%d.%d" % (self.load.cycle, r.randrange(REQUESTS)), txn)
+
+    def receive_one(self, message, txn):
+        new = self.execute("SELECT load.consume(%s, %s, %s)", message, self.load.cycle, txn).fetchone()[0]
+        if not new and not self.execute("SELECT FROM load.effect WHERE message = %s", message).fetchall():
+            self.unexpected.append("message %s was received before, they say, but had no effect" % message)
+        self.received.append((message, new))
+
+    def answer(self, request, txn):
+        """Anew, or as it was answered before."""
+        state, response = self.execute("SELECT state, response FROM eo.idempotency_begin('torture', %s, '{}')", request).fetchone()
+        if state == "new":
+            response = txn
+            self.execute("INSERT INTO load.answered VALUES (%s, %s, to_jsonb(%s::text))", request, self.load.cycle, txn)
+            self.execute("SELECT eo.idempotency_complete('torture', %s, to_jsonb(%s::text))", request, txn)
+        elif (response,) not in self.execute("SELECT response FROM load.answered WHERE request = %s", request).fetchall():
+            self.unexpected.append("request %s was answered %s by %s" % (request, response, state))
+        self.answered.append((request, response))
 
 
 class Load:
@@ -147,20 +179,29 @@ class Load:
         self.mood = "calm"
         self.synchronous = 0.5
         self.expected = ()
-        self.acknowledged = []      # (transaction, synchronous) of this cycle
+        self.acknowledged = []      # Done, of this cycle
         self.lock = threading.Lock()
         self.journals = [open(os.path.join(directory, "journal.%d" % i), "a") for i in range(clients)]
         self.clients = [Client(self, i) for i in range(clients)]
         for client in self.clients:
             client.start()
 
-    def journal(self, number, txn, synchronous):
+    def journal(self, number, done):
         f = self.journals[number]
-        f.write("%s %s\n" % (txn, "on" if synchronous else "off"))
+        f.write(json.dumps(done) + "\n")
         f.flush()
         os.fdatasync(f.fileno())
         with self.lock:
-            self.acknowledged.append((txn, synchronous))
+            self.acknowledged.append(done)
+
+    @staticmethod
+    def messages(cycle):
+        """All that may have come in it."""
+        return ["m%d.%d" % (cycle, i) for i in range(MESSAGES)]
+
+    @staticmethod
+    def requests(cycle):
+        return ["r%d.%d" % (cycle, i) for i in range(REQUESTS)]
 
     def begin(self, cycle, mood="calm", synchronous=0.5, expected=()):
         self.cycle, self.mood, self.synchronous, self.expected = cycle, mood, synchronous, expected

@@ -100,14 +100,42 @@ class Checker:
 def check_database(server, load, cycle):
     """What the database itself must say: acknowledged commits, effects, answers."""
     broken = []
-    acknowledged = [txn for txn, synchronous in load.acknowledged if synchronous]
+    done = [one for one in load.acknowledged if one.synchronous]
     kept = {row[0] for row in server.query("SELECT txn FROM load.kept WHERE cycle = %s", cycle)}
-    missing = [txn for txn in acknowledged if txn not in kept]
-    if missing:
-        broken.append("%d acknowledged commits are gone: %s" % (len(missing), " ".join(missing[:10])))
-    for what, table, column in (("message", "effect", "message"), ("request", "answered", "request")):
-        twice = [row[0] for row in server.query(
-            "SELECT %s FROM load.%s WHERE cycle = %%s GROUP BY 1 HAVING count(*) > 1" % (column, table), cycle)]
-        if twice:
-            broken.append("%d %ss had effects twice: %s" % (len(twice), what, " ".join(twice[:10])))
+    complain(broken, "acknowledged commits are gone", [one.txn for one in done if one.txn not in kept])
+    effects = gather(server.query("SELECT message, txn FROM load.effect WHERE cycle = %s", cycle))
+    answers = gather(server.query("SELECT request, response FROM load.answered WHERE cycle = %s", cycle))
+    complain(broken, "messages had effects twice", [message for message, txns in effects.items() if len(txns) > 1])
+    complain(broken, "requests had effects twice", [request for request, responses in answers.items() if len(responses) > 1])
+    for one in done:
+        complain(broken, "messages received by %s had no effect" % one.txn, [
+            message for message, new in one.received if message not in effects or (new and one.txn not in effects[message])])
+        complain(broken, "requests were answered otherwise to %s" % one.txn, [
+            request for request, response in one.answered if response not in answers.get(request, ())])
+    check_again(server, load, cycle, effects, answers, broken)
     return broken
+
+
+def check_again(server, load, cycle, effects, answers, broken):
+    """What is known of a message or a request if it came once more, and what it did, belong together."""
+    fresh, replayed = server.query("SELECT fresh, answers FROM load.ask_again(%s, %s)", load.messages(cycle), load.requests(cycle))[0]
+    complain(broken, "messages with an effect would be received again", [message for message in fresh if message in effects])
+    complain(broken, "messages without an effect would not be received",
+             [message for message in load.messages(cycle) if message not in effects and message not in fresh])
+    complain(broken, "requests would be answered otherwise if they came again", [
+        request for request in load.requests(cycle)
+        if (request in replayed) != (request in answers) or (request in replayed and replayed[request] not in answers[request])])
+
+
+def gather(rows):
+    """{first: [second, ...]}"""
+    found = defaultdict(list)
+    for first, second in rows:
+        found[first].append(second)
+    return found
+
+
+def complain(broken, what, names):
+    """Of some, if there are any."""
+    if names:
+        broken.append("%d %s: %s" % (len(names), what, " ".join(sorted(names)[:10])))

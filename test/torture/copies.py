@@ -139,7 +139,7 @@ def synchronous(directory, seed, r, cancel):
         if cancel:
             cancel_waits(rig, r)
         unexpected = take_place(rig, standby, r)
-        acknowledged = [] if cancel else rig.load.acknowledged
+        acknowledged = [] if cancel else [one for one in rig.load.acknowledged if one.synchronous]
         rig.follow(standby, "t0", divergence=None)
         unexpected += load_on(rig, r)
         rig.load.acknowledged += acknowledged

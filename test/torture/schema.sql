@@ -39,13 +39,16 @@ CREATE TABLE load.account (
 -- What messages did that came in, and what requests did that carry a key.
 CREATE TABLE load.effect (
 	message text NOT NULL,
-	cycle integer NOT NULL
+	cycle integer NOT NULL,
+	txn text
 );
+CREATE INDEX ON load.effect (message);
 CREATE TABLE load.answered (
 	request text NOT NULL,
 	cycle integer NOT NULL,
 	response jsonb NOT NULL
 );
+CREATE INDEX ON load.answered (request);
 
 -- What came out of the subscription that this database consumes itself.
 CREATE TABLE load.consumed (
@@ -86,12 +89,12 @@ BEGIN
 END $$;
 
 -- A message that may come many times; its effect is a row.
-CREATE FUNCTION load.consume(message text, cycle integer) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION load.consume(message text, cycle integer, txn text) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
 	IF NOT eo.receive('torture', message) THEN
 		RETURN false;
 	END IF;
-	INSERT INTO load.effect VALUES (message, cycle);
+	INSERT INTO load.effect VALUES (message, cycle, txn);
 	RETURN true;
 END $$;
 
@@ -102,6 +105,26 @@ BEGIN
 	END IF;
 	INSERT INTO load.effect VALUES (source || ':' || sequence, cycle);
 	RETURN true;
+END $$;
+
+-- What would be said now if all of them came once more: which messages are new,
+-- and the answers to the requests that are not.  None of it stays.
+CREATE FUNCTION load.ask_again(messages text[], requests text[], OUT fresh text[], OUT answers jsonb) LANGUAGE plpgsql AS $$
+DECLARE
+	request text;
+	answer record;
+BEGIN
+	fresh := ARRAY(SELECT eo.receive('torture', messages));
+	answers := '{}';
+	FOREACH request IN ARRAY requests LOOP
+		SELECT state, response INTO answer FROM eo.idempotency_begin('torture', request, '{}');
+		IF answer.state = 'replay' THEN
+			answers := answers || jsonb_build_object(request, answer.response);
+		END IF;
+	END LOOP;
+	RAISE 'enough' USING ERRCODE = 'EOASK';
+EXCEPTION WHEN SQLSTATE 'EOASK' THEN
+	NULL;		-- the variables keep what they have
 END $$;
 
 SELECT eo.capture('load.account', mode => 'changelog');
