@@ -97,10 +97,10 @@ class Checker:
             self.accounts = table
 
 
-def check_database(server, load, cycle):
-    """What the database itself must say: acknowledged commits, effects, answers."""
+def check_database(server, load, cycle, crashed=True):
+    """What the database itself must say: commits that were acknowledged, all of them if no crash may have undone any; effects, answers."""
     broken = []
-    done = [one for one in load.acknowledged if one.synchronous]
+    done = [one for one in load.acknowledged if one.synchronous or not crashed]
     kept = {row[0] for row in server.query("SELECT txn FROM load.kept WHERE cycle = %s", cycle)}
     complain(broken, "acknowledged commits are gone", [one.txn for one in done if one.txn not in kept])
     effects = gather(server.query("SELECT message, txn FROM load.effect WHERE cycle = %s", cycle))

@@ -143,7 +143,8 @@ class Rig:
             broken.append(str(error))       # what else is wrong tells why
         for checker in self.checkers:
             broken += checker.check(self.cycle)
-        broken += check_database(self.server, self.load, self.cycle)
+        crashed = self.server.log.crashes() > self.looked_at[1]
+        broken += check_database(self.server, self.load, self.cycle, crashed)
         broken += self.check_processes()
         broken += self.check_files()
         broken += self.check_log()
