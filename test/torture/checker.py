@@ -9,12 +9,35 @@ from collections import Counter, defaultdict
 ACCOUNTS = "load.account"
 
 
+class Ledger:
+    """Which event a number belongs to, and which number an event has: the same for all consumers of a rig.  Of one cycle."""
+
+    def __init__(self):
+        self.cycle = None
+
+    def begin(self, cycle):
+        if cycle != self.cycle:
+            self.cycle = cycle
+            self.events = {}        # by seq
+            self.numbers = {}       # by event_id
+
+    def enter(self, a):
+        """What it contradicts, in words."""
+        event = (a.event_id, a.topic, a.type, a.key, a.digest)
+        if self.events.setdefault(a.seq, event) != event:
+            return "seq %d is %s, and to another consumer it was %s" % (a.seq, event, self.events[a.seq])
+        if self.numbers.setdefault(a.event_id, a.seq) != a.seq:
+            return "event %s has the seq %d and %d" % (a.event_id, a.seq, self.numbers[a.event_id])
+        return None
+
+
 class Checker:
     """What one consumer must see; remembers where its streams are."""
 
-    def __init__(self, server, consumer):
+    def __init__(self, server, consumer, ledger):
         self.server = server
         self.consumer = consumer
+        self.ledger = ledger
         self.seqs = defaultdict(int)        # the last one, by stream
         self.positions = defaultdict(int)
         self.numbers = defaultdict(int)     # of the last event, by topic and key
@@ -24,9 +47,10 @@ class Checker:
     def check(self, cycle):
         arrivals = self.consumer.take()
         truth = {row[0]: row[1:] for row in self.server.query(
-            "SELECT id, topic, key, n, txn, size FROM load.truth WHERE cycle = %s", cycle)}
+            "SELECT id, topic, key, n, txn, size, event_id::text, digest FROM load.truth WHERE cycle = %s", cycle)}
         broken = []
         self.check_order(arrivals, broken)
+        self.check_identity(cycle, arrivals, broken)
         self.check_set(arrivals, truth, broken)
         self.check_accounts(broken)
         self.counts["events"] += len(arrivals)
@@ -53,6 +77,13 @@ class Checker:
                 broken.append("event %d of key %s came for %d" % (a.payload["n"], key, self.numbers[key]))
                 self.numbers[key] = a.payload["n"]
 
+    def check_identity(self, cycle, arrivals, broken):
+        """It is the same event under the same number for everybody."""
+        self.ledger.begin(cycle)
+        wrong = [text for text in map(self.ledger.enter, arrivals) if text]
+        if wrong:
+            broken.append("%d events are not the same for all: %s" % (len(wrong), "; ".join(wrong[:3])))
+
     def change_account(self, arrival):
         if arrival.payload is None:
             self.accounts.pop(arrival.key, None)
@@ -65,23 +96,24 @@ class Checker:
         lost = truth.keys() - came.keys()
         phantoms = (came.keys() - truth.keys()) | set(self.consumer.phantoms)
         self.consumer.phantoms = []
+        twice = [event for event, count in came.items() if count > 1]
         self.counts["lost"] += len(lost)
         self.counts["phantoms"] += len(phantoms)
-        if lost:
-            broken.append("%d events lost: %s" % (len(lost), " ".join(sorted(lost)[:10])))
-        if phantoms:
-            broken.append("%d phantoms: %s" % (len(phantoms), " ".join(sorted(phantoms)[:10])))
-        twice = [event for event, count in came.items() if count > 1]
         self.counts["duplicates"] += len(twice)
-        if twice:
-            broken.append("%d events came twice: %s" % (len(twice), " ".join(sorted(twice)[:10])))
-        for a in made:
-            if self.name_of(a) in truth and (a.topic, a.key, a.payload["n"]) != truth[self.name_of(a)][:3]:
-                broken.append("event %s is not what was made" % self.name_of(a))
+        complain(broken, "events lost", lost)
+        complain(broken, "phantoms", phantoms)
+        complain(broken, "events came twice", twice)
+        complain(broken, "events are not what was made", [
+            self.name_of(a) for a in made if truth.get(self.name_of(a), self.facts(a)) != self.facts(a)])
+        sizes = {a.payload["txn"]: a.payload["size"] for a in made}
         for txn, count in Counter(a.payload["txn"] for a in made).items():
-            size = next(a.payload["size"] for a in made if a.payload["txn"] == txn)
-            if count != size:
-                broken.append("%d of %d events of transaction %s came" % (count, size, txn))
+            if count != sizes[txn]:
+                broken.append("%d of %d events of transaction %s came" % (count, sizes[txn], txn))
+
+    @staticmethod
+    def facts(a):
+        """What is compared with the truth."""
+        return a.topic, a.key, a.payload["n"], a.payload["txn"], a.payload["size"], a.event_id, a.digest
 
     @staticmethod
     def name_of(arrival):

@@ -10,13 +10,13 @@ import os
 import sys
 import threading
 import time
-from typing import NamedTuple
 
 import psycopg
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 
+from arrival import Arrival  # noqa: E402
 from brokers import KAFKA, Kafka as KafkaBroker, Tail  # noqa: E402
 from network import Proxy  # noqa: E402
 from server import POLL  # noqa: E402
@@ -25,15 +25,9 @@ from server import POLL  # noqa: E402
 TOPICS = ("orders", "stock", "load.account")
 
 
-class Arrival(NamedTuple):
-    stream: str             # within which seq rises
-    seq: int
-    position: int
-    topic: str
-    event_id: str
-    type: str
-    key: str
-    payload: dict
+def claims(arrivals):
+    """What must have been committed, markers excepted."""
+    return [a.claim for a in arrivals if a.claim and not a.is_marker]
 
 
 class Consumer:
@@ -54,10 +48,9 @@ class Consumer:
         while not self.ending.is_set():
             news = self.news()
             self.arrivals += news
-            self.unchecked += [a.payload["id"] for a in news if a.payload and "txn" in a.payload and ".marker." not in a.payload["id"]]
+            self.unchecked += claims(news)
             # Who sees a marker finds what came before it in `unchecked`.
-            self.markers.update((a.payload.get("id"), a.topic) if "txn" in a.payload else (a.payload.get("note"), a.topic)
-                                for a in news if a.payload)
+            self.markers.update((a.claim, a.topic) for a in news if a.is_marker)
             if not self.unchecked:
                 time.sleep(POLL)
                 continue
@@ -72,8 +65,8 @@ class Consumer:
     def look_for_phantoms(self, connection):
         ids = self.unchecked
         self.phantoms += [row[0] for row in connection.execute(
-            "SELECT a.id FROM unnest(%s::text[]) AS a(id) WHERE NOT EXISTS (SELECT FROM load.truth AS t WHERE t.id = a.id)",
-            (ids,))]
+            "SELECT DISTINCT a.id FROM unnest(%s::text[]) AS a(id) WHERE NOT EXISTS (SELECT FROM load.truth AS t WHERE t.id = a.id)"
+            " AND NOT EXISTS (SELECT FROM load.kept AS k WHERE k.txn = a.id)", (ids,))]
         self.unchecked = []
 
     def has(self, marker):
@@ -185,8 +178,8 @@ class Pull(Consumer):
     def turn(self, connection, undo):
         with connection.transaction() as transaction:
             last = connection.execute(
-                "WITH got AS (INSERT INTO load.consumed (seq, position, topic, event_id, key, payload)"
-                " SELECT seq, position, topic, event_id, key, payload FROM eo.fetch(%s, 500, '100 ms') RETURNING seq)"
+                "WITH got AS (INSERT INTO load.consumed (seq, position, topic, event_id, type, key, payload)"
+                " SELECT seq, position, topic, event_id, type, key, payload FROM eo.fetch(%s, 500, '100 ms') RETURNING seq)"
                 " SELECT max(seq) FROM got", (self.name,)).fetchone()[0]
             if last is not None:
                 connection.execute("SELECT eo.ack(%s, %s)", (self.name, last))
@@ -199,5 +192,5 @@ class Pull(Consumer):
 
     def take(self):
         rows = self.server.query("WITH gone AS (DELETE FROM load.consumed RETURNING *)"
-                                 " SELECT 'all', seq, position, topic, event_id, NULL, key, payload FROM gone ORDER BY arrival")
+                                 " SELECT 'all', seq, position, topic, event_id, coalesce(type, topic), key, payload FROM gone ORDER BY arrival")
         return [Arrival(*row) for row in rows]

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import psycopg
 
 from checker import check_database
-from consumers import File
+from consumers import File, claims
 from faults import Fault, fault
 from powerloss import Disk
 from rig import CONSUMERS, Broken, Rig
@@ -69,7 +69,7 @@ class DiskFile(File):
             kept += 1
         if self.tail.offset > len(data):
             raise Broken("%s: what was settled long ago is gone" % self.name)
-        self.unchecked += [a.payload["id"] for a in self.arrivals if a.payload and "txn" in a.payload]
+        self.unchecked += claims(self.arrivals)
         lost = len(self.arrivals) - kept
         del self.arrivals[kept:]
         return lost

@@ -179,7 +179,7 @@ class Origin(Rig):
         arrivals = consumer.take()
         require_same(known, arrivals)
         divergent = [a for a in arrivals if a.seq not in known]
-        names = {a.payload.get("id") for a in divergent if a.payload}
+        names = {a.claim for a in divergent}
         late = [a for a in divergent if self.divergence is None or a.seq >> EPOCH_BITS > self.divergence]
         if late:
             raise Broken("%d events were published that the new server does not have: %s" % (len(late), late[:3]))

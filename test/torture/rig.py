@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import contextmanager, nullcontext
 
 from application import Load
-from checker import Checker, check_database
+from checker import Checker, Ledger, check_database
 from consumers import KAFKA, File, Kafka, Pull
 from server import HERE, POLL, Server, wait_until, zombie
 from watch import Watch
@@ -59,7 +59,8 @@ class Rig:
         self.consumers = [*consumers, Pull(server, "pull")]
         for consumer in self.consumers:
             consumer.start()
-        self.checkers = [Checker(server, consumer) for consumer in self.consumers]
+        ledger = Ledger()
+        self.checkers = [Checker(server, consumer, ledger) for consumer in self.consumers]
         self.load = Load(server, directory, seed, name)
 
     def close(self, keep=False):

@@ -10,7 +10,9 @@ CREATE TABLE load.truth (
 	key text NOT NULL,
 	n bigint NOT NULL,
 	txn text NOT NULL,
-	size integer NOT NULL
+	size integer NOT NULL,
+	event_id uuid NOT NULL,
+	digest text NOT NULL		-- md5 of the payload
 );
 CREATE INDEX ON load.truth (cycle);
 
@@ -57,33 +59,44 @@ CREATE TABLE load.consumed (
 	position bigint NOT NULL,
 	topic text NOT NULL,
 	event_id text NOT NULL,
+	type text,
 	key text,
 	payload jsonb
 );
+
+-- So many characters, some of two and three bytes and some that JSON escapes,
+-- that hardly compress and are no other event's.
+CREATE FUNCTION load.filler(id text, size integer) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+	SELECT coalesce(left(translate(string_agg(encode(sha512(convert_to(id || ' ' || i, 'UTF8')), 'base64'), '' ORDER BY i), '+/=', 'ü€"'), size), '')
+	FROM generate_series(1, (size + 87) / 88) AS i
+$$;
 
 CREATE FUNCTION load.make(id text, cycle integer, topic text, key text, txn text, size integer, filler integer)
 RETURNS uuid LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
 	last bigint;
+	payload jsonb;
+	event_id uuid;
 BEGIN
 	INSERT INTO load.key AS k VALUES (topic, key, 1)
 		ON CONFLICT ON CONSTRAINT key_pkey DO UPDATE SET n = k.n + 1 RETURNING k.n INTO last;
-	INSERT INTO load.truth VALUES (id, cycle, topic, key, last, txn, size);
-	RETURN eo.enqueue(topic, jsonb_build_object('id', id, 'n', last, 'txn', txn, 'size', size,
-		'filler', repeat('x', filler), 'crc', md5(id || ' ' || last || ' ' || filler)), key => key);
+	payload := jsonb_build_object('id', id, 'n', last, 'txn', txn, 'size', size, 'filler', load.filler(id, filler));
+	event_id := eo.enqueue(topic, payload, key => key);
+	INSERT INTO load.truth VALUES (id, cycle, topic, key, last, txn, size, event_id, md5(payload::text));
+	RETURN event_id;
 END $$;
 
 -- An event on each topic, to be waited for.
 CREATE FUNCTION load.mark(marker text, cycle integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	topic text;
-	last bigint;
+	payload jsonb := jsonb_build_object('id', marker, 'n', 1, 'txn', marker, 'size', 2);
 BEGIN
 	FOREACH topic IN ARRAY '{orders,stock}'::text[] LOOP
 		INSERT INTO load.key VALUES (topic, mark.marker, 1);
-		INSERT INTO load.truth VALUES (mark.marker || ' ' || topic, mark.cycle, topic, mark.marker, 1, mark.marker, 2);
-		PERFORM eo.enqueue(topic, jsonb_build_object('id', mark.marker, 'n', 1, 'txn', mark.marker, 'size', 2), key => mark.marker);
+		INSERT INTO load.truth VALUES (mark.marker || ' ' || topic, mark.cycle, topic, mark.marker, 1, mark.marker, 2,
+			eo.enqueue(topic, payload, key => mark.marker), md5(payload::text));
 	END LOOP;
 	INSERT INTO load.account VALUES (-1, 1, mark.marker) ON CONFLICT (id) DO UPDATE SET note = excluded.note;
 END $$;
