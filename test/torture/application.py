@@ -20,6 +20,7 @@ KEYS = 40
 MESSAGES = 200
 REQUESTS = 20
 TOPICS = ("orders", "stock")
+TABLES = ("account", "fact", "delta")
 
 # What may come of a transaction, and how often, unless a cycle says otherwise.
 MOODS = {
@@ -95,7 +96,7 @@ class Client(threading.Thread):
         self.execute("BEGIN ISOLATION LEVEL %s" % r.choice(("READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")))
         self.execute("SET LOCAL synchronous_commit = %s" % ("on" if synchronous else "off"))
         self.execute("INSERT INTO load.kept VALUES (%s, %s)", txn, self.load.cycle)
-        r.choice((self.make_events, self.make_events, self.make_events, self.change_accounts, self.receive))(txn, mood)
+        r.choice((self.make_events, self.make_events, self.make_events, self.change_rows, self.receive))(txn, mood)
         if r.random() < mood["abort"]:
             self.execute("ROLLBACK")
             return
@@ -123,14 +124,20 @@ class Client(threading.Thread):
             elif plan[i]:
                 self.execute("RELEASE s0")
 
-    def change_accounts(self, txn, mood):
+    def change_rows(self, txn, mood):
+        """Of captured tables, some more than once, and some in savepoints that are rolled back."""
         r = self.random
-        for account in sorted(r.sample(range(100), r.choice((1, 2, 5)))):
+        for table, row in sorted((r.choice(TABLES), r.randrange(50)) for _ in range(r.choice((1, 2, 5, 10)))):
+            nested = r.random() < mood["savepoint"]
+            if nested:
+                self.execute("SAVEPOINT s0")
             if r.random() < 0.2:
-                self.execute("DELETE FROM load.account WHERE id = %s", account)
+                self.execute("DELETE FROM load.%s WHERE id = %%s" % table, row)
             else:
-                self.execute("INSERT INTO load.account AS a VALUES (%s, 1, %s)"
-                             " ON CONFLICT (id) DO UPDATE SET amount = a.amount + 1, note = excluded.note", account, txn)
+                self.execute("INSERT INTO load.%s AS a VALUES (%%s, 1, %%s)"
+                             " ON CONFLICT (id) DO UPDATE SET amount = a.amount + 1, note = excluded.note" % table, row, txn)
+            if nested and r.random() < 0.5:
+                self.execute("ROLLBACK TO s0")
 
     def receive(self, txn, mood):
         """Messages that others receive too, some in savepoints that are rolled back, and requests that come again."""

@@ -20,7 +20,7 @@ class Arrival(NamedTuple):
 
     @property
     def made(self):
-        """Whether load.make() or load.mark() has made it; else it is a change of a captured table."""
+        """Whether load.make() or load.mark() has enqueued it; else it is a change of a captured table."""
         return bool(self.payload) and "txn" in self.payload
 
     @property
@@ -31,7 +31,8 @@ class Arrival(NamedTuple):
         """
         if self.made:
             return self.payload["id"]
-        return (self.payload or {}).get("note")
+        note = (self.payload or {}).get("note")
+        return note.get("new") if isinstance(note, dict) else note      # a delta has both sides
 
     @property
     def is_marker(self):

@@ -6,7 +6,7 @@ After each cycle it returns what was broken, in words; nothing, if all holds.
 """
 from collections import Counter, defaultdict
 
-ACCOUNTS = "load.account"
+from captured import MODES, Table
 
 
 class Ledger:
@@ -41,7 +41,7 @@ class Checker:
         self.seqs = defaultdict(int)        # the last one, by stream
         self.positions = defaultdict(int)
         self.numbers = defaultdict(int)     # of the last event, by topic and key
-        self.accounts = {}
+        self.tables = {topic: Table(topic) for topic in MODES}
         self.counts = Counter()
 
     def check(self, cycle):
@@ -52,7 +52,7 @@ class Checker:
         self.check_order(arrivals, broken)
         self.check_identity(cycle, arrivals, broken)
         self.check_set(arrivals, truth, broken)
-        self.check_accounts(broken)
+        self.check_tables(broken)
         self.counts["events"] += len(arrivals)
         return ["%s: %s" % (self.consumer.name, text) for text in broken]
 
@@ -68,8 +68,10 @@ class Checker:
             if a.position != self.positions[a.topic]:
                 broken.append("position %d of %s came for %d" % (a.position, a.topic, self.positions[a.topic]))
                 self.positions[a.topic] = a.position
-            if a.topic == ACCOUNTS:
-                self.change_account(a)
+            if a.topic in self.tables:
+                wrong = self.tables[a.topic].change(a)
+                if wrong:
+                    broken.append(wrong)
                 continue
             key = (a.topic, a.key)
             self.numbers[key] += 1
@@ -84,14 +86,8 @@ class Checker:
         if wrong:
             broken.append("%d events are not the same for all: %s" % (len(wrong), "; ".join(wrong[:3])))
 
-    def change_account(self, arrival):
-        if arrival.payload is None:
-            self.accounts.pop(arrival.key, None)
-        else:
-            self.accounts[arrival.key] = arrival.payload
-
     def check_set(self, arrivals, truth, broken):
-        made = [a for a in arrivals if a.topic != ACCOUNTS]
+        made = [a for a in arrivals if a.topic not in self.tables]
         came = Counter(self.name_of(a) for a in made)
         lost = truth.keys() - came.keys()
         phantoms = (came.keys() - truth.keys()) | set(self.consumer.phantoms)
@@ -121,12 +117,18 @@ class Checker:
         name = arrival.payload["id"]
         return "%s %s" % (name, arrival.topic) if ".marker." in name else name
 
-    def check_accounts(self, broken):
-        table = {str(row[0]): row[1] for row in self.server.query("SELECT id, to_jsonb(a) FROM load.account AS a")}
-        if self.accounts != table:
-            keys = sorted(k for k in self.accounts.keys() | table.keys() if self.accounts.get(k) != table.get(k))
-            broken.append("accounts differ from their changelog: %s" % " ".join(keys[:10]))
-            self.accounts = table
+    def check_tables(self, broken):
+        for topic, table in self.tables.items():
+            complain(broken, "rows of %s differ from what its events say" % topic, table.differences(self.rows_of(topic)))
+
+    def rows_of(self, topic):
+        return dict(self.server.query("SELECT id::text, to_jsonb(a) FROM %s AS a" % topic))
+
+    def begin_afresh(self):
+        """From what the database holds now; of the log that led to it nothing is there."""
+        self.numbers.update({(topic, key): n for topic, key, n in self.server.query("SELECT topic, key, n FROM load.key")})
+        for topic, table in self.tables.items():
+            table.rows = self.rows_of(topic)
 
 
 def check_database(server, load, cycle, crashed=True):

@@ -18,11 +18,12 @@ sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 
 from arrival import Arrival  # noqa: E402
 from brokers import KAFKA, Kafka as KafkaBroker, Tail  # noqa: E402
+from captured import MODES  # noqa: E402
 from network import Proxy  # noqa: E402
 from server import POLL  # noqa: E402
 
 
-TOPICS = ("orders", "stock", "load.account")
+TOPICS = ("orders", "stock", *MODES)
 
 
 def claims(arrivals):
@@ -187,7 +188,8 @@ class Pull(Consumer):
                 raise psycopg.Rollback(transaction)
 
     def has(self, marker):
-        return self.server.one("SELECT count(DISTINCT topic) = %s FROM load.consumed WHERE %s IN (payload ->> 'id', payload ->> 'note')",
+        return self.server.one("SELECT count(DISTINCT topic) = %s FROM load.consumed WHERE %s IN"
+                               " (payload ->> 'id', payload ->> 'note', payload #>> '{note,new}')",
                                len(TOPICS), marker)
 
     def take(self):

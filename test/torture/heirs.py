@@ -230,11 +230,8 @@ class Heir(Rig):
         """It has the state, but nothing of the log that led to it."""
         self.server.query_nothing("TRUNCATE load.consumed")
         self.pulled = 0
-        numbers = {(topic, key): n for topic, key, n in self.server.query("SELECT topic, key, n FROM load.key")}
-        accounts = dict(self.server.query("SELECT id::text, to_jsonb(a) FROM load.account AS a"))
         for checker in self.checkers:
-            checker.numbers.update(numbers)
-            checker.accounts = dict(accounts)
+            checker.begin_afresh()
 
     def settle(self, part=""):
         super().settle(part)

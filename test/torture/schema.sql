@@ -31,12 +31,15 @@ CREATE TABLE load.key (
 	PRIMARY KEY (topic, key)
 );
 
--- A captured table: what its changelog says, applied, must be the table again.
+-- Captured tables, one for each mode: what their events say, applied, must be
+-- the table again.  Each change of a row counts it up and notes its transaction.
 CREATE TABLE load.account (
 	id integer PRIMARY KEY,
 	amount integer NOT NULL,
 	note text
 );
+CREATE TABLE load.fact (LIKE load.account INCLUDING ALL);
+CREATE TABLE load.delta (LIKE load.account INCLUDING ALL);
 
 -- What messages did that came in, and what requests did that carry a key.
 CREATE TABLE load.effect (
@@ -87,7 +90,7 @@ BEGIN
 	RETURN event_id;
 END $$;
 
--- An event on each topic, to be waited for.
+-- An event on each topic, the captured tables' too, to be waited for.
 CREATE FUNCTION load.mark(marker text, cycle integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	topic text;
@@ -98,7 +101,9 @@ BEGIN
 		INSERT INTO load.truth VALUES (mark.marker || ' ' || topic, mark.cycle, topic, mark.marker, 1, mark.marker, 2,
 			eo.enqueue(topic, payload, key => mark.marker), md5(payload::text));
 	END LOOP;
-	INSERT INTO load.account VALUES (-1, 1, mark.marker) ON CONFLICT (id) DO UPDATE SET note = excluded.note;
+	INSERT INTO load.account AS a VALUES (-1, 1, marker) ON CONFLICT (id) DO UPDATE SET amount = a.amount + 1, note = excluded.note;
+	INSERT INTO load.fact AS a VALUES (-1, 1, marker) ON CONFLICT (id) DO UPDATE SET amount = a.amount + 1, note = excluded.note;
+	INSERT INTO load.delta AS a VALUES (-1, 1, marker) ON CONFLICT (id) DO UPDATE SET amount = a.amount + 1, note = excluded.note;
 END $$;
 
 -- A message that may come many times; its effect is a row.
@@ -140,4 +145,4 @@ EXCEPTION WHEN SQLSTATE 'EOASK' THEN
 	NULL;		-- the variables keep what they have
 END $$;
 
-SELECT eo.capture('load.account', mode => 'changelog');
+SELECT eo.capture('load.account', mode => 'changelog'), eo.capture('load.fact', mode => 'fact'), eo.capture('load.delta', mode => 'delta');
