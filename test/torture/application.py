@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import psycopg
 
+from errors import surprise
 from server import POLL
 
 KEYS = 40
@@ -69,17 +70,16 @@ class Client(threading.Thread):
         self.load.running.wait(0.05)
 
     def failed(self, error):
-        state = getattr(error, "sqlstate", None)
-        if self.connection is None or self.connection.closed or state is None or state[:2] in ("57", "08"):
-            self.connection = None
-            time.sleep(POLL)
-            return
-        if state not in ("40001", "40P01", *self.load.expected):
-            self.unexpected.append("%s %s" % (state, error))
+        text = surprise(error, self.connection, self.load.server.expected)
+        if text:
+            self.unexpected.append(text)
         try:
-            self.connection.execute("ROLLBACK")
+            if self.connection is not None:
+                self.connection.execute("ROLLBACK")
+                return
         except psycopg.Error:
             self.connection = None
+        time.sleep(POLL)
 
     def execute(self, sql, *parameters):
         return self.connection.execute(sql, parameters)
@@ -176,6 +176,7 @@ class Load:
     """Clients that run while the load is on, over all cycles."""
 
     def __init__(self, server, directory, seed, name="t", clients=4):
+        self.server = server
         self.dsn = server.dsn
         self.seed = seed
         self.name = name
@@ -185,7 +186,6 @@ class Load:
         self.cycle = 0
         self.mood = "calm"
         self.synchronous = 0.5
-        self.expected = ()
         self.acknowledged = []      # Done, of this cycle
         self.lock = threading.Lock()
         self.journals = [open(os.path.join(directory, "journal.%d" % i), "a") for i in range(clients)]
@@ -211,7 +211,7 @@ class Load:
         return ["r%d.%d" % (cycle, i) for i in range(REQUESTS)]
 
     def begin(self, cycle, mood="calm", synchronous=0.5, expected=()):
-        self.cycle, self.mood, self.synchronous, self.expected = cycle, mood, synchronous, expected
+        self.cycle, self.mood, self.synchronous, self.server.expected = cycle, mood, synchronous, expected
         self.acknowledged = []
         for client in self.clients:
             client.unexpected = []

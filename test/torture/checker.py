@@ -48,7 +48,7 @@ class Checker:
         arrivals = self.consumer.take()
         truth = {row[0]: row[1:] for row in self.server.query(
             "SELECT id, topic, key, n, txn, size, event_id::text, digest FROM load.truth WHERE cycle = %s", cycle)}
-        broken = []
+        broken = ["it got: " + text for text in self.consumer.take_surprises()[:5]]
         self.check_order(arrivals, broken)
         self.check_identity(cycle, arrivals, broken)
         self.check_set(arrivals, truth, broken)

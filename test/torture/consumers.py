@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "demo"))
 from arrival import Arrival  # noqa: E402
 from brokers import KAFKA, Kafka as KafkaBroker, Tail  # noqa: E402
 from captured import MODES  # noqa: E402
+from errors import surprise  # noqa: E402
 from network import Proxy  # noqa: E402
 from server import POLL  # noqa: E402
 
@@ -34,11 +35,14 @@ def claims(arrivals):
 class Consumer:
     """Watches what arrives, in a thread of its own."""
 
+    excused = ()                # SQLSTATEs that do not matter, whenever they came
+
     def __init__(self, server, name):
         self.server = server
         self.name = name
         self.arrivals = []
         self.phantoms = []
+        self.unexpected = []    # errors, as (SQLSTATE, text)
         self.unchecked = []
         self.markers = set()
         self.ending = threading.Event()
@@ -59,9 +63,20 @@ class Consumer:
                 if connection is None or connection.closed:
                     connection = self.server.connect(application_name="consumer")
                 self.look_for_phantoms(connection)
-            except psycopg.Error:
+            except psycopg.Error as error:
+                self.failed(error, connection)
                 connection = None
                 time.sleep(POLL)
+
+    def failed(self, error, connection):
+        text = surprise(error, connection, self.server.expected)
+        if text:
+            self.unexpected.append((getattr(error, "sqlstate", None), text))
+
+    def take_surprises(self):
+        """The errors since the last call."""
+        taken, self.unexpected = self.unexpected, []
+        return [text for state, text in taken if state not in self.excused]
 
     def look_for_phantoms(self, connection):
         ids = self.unchecked
@@ -160,6 +175,8 @@ class Kafka(Consumer):
 class Pull(Consumer):
     """A handler in the database: what it got it writes down, and acknowledges, in one transaction."""
 
+    excused = ("42704",)        # it may begin before it is subscribed
+
     def subscribe(self):
         self.server.execute("SELECT eo.subscribe('%s')" % self.name)
 
@@ -172,7 +189,8 @@ class Pull(Consumer):
                 if connection is None or connection.closed:
                     connection = self.server.connect(application_name="consumer")
                 self.turn(connection, turns % 7 == 0)
-            except (psycopg.Error, psycopg.Rollback):   # the latter if it cannot be done
+            except (psycopg.Error, psycopg.Rollback) as error:      # the latter if it cannot be done
+                self.failed(error, connection)
                 connection = None
                 time.sleep(POLL)
 

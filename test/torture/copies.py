@@ -148,7 +148,8 @@ def synchronous(directory, seed, r, cancel):
 
 
 def cancel_waits(rig, r):
-    """Who waits for the standby is cancelled: it has committed, though only here."""
+    """Who waits for the standby is cancelled: it has committed, though only here; or just then waits no more, and is in another command."""
+    rig.server.expected = ("57014",)
     for _ in range(r.randint(5, 30)):
         rig.server.query("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
         a_while(r, 0, 0.05)

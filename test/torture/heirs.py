@@ -157,7 +157,7 @@ class Origin(Rig):
     def follow(self, server, name, divergence):
         """From now on that one is the truth; what it lacks may be published up to that epoch."""
         self.server = server
-        self.crashes = server.crashes()
+        self.looked_at = server.log.place()
         for one in (*self.consumers, *self.checkers):
             one.server = server
         self.former.append(self.load)
@@ -213,6 +213,7 @@ class Heir(Rig):
         self.pulled = consumed(server)
         self.attach(server, directory, seed, "u", [HeirFile(server, "file", directory)])
         self.file = self.consumers[0]
+        self.consumers[-1].excused = ("55000",)     # until it is adopted it cannot be pulled from
 
     def use_own_file(self):
         self.server.query_nothing("ALTER SERVER file OPTIONS (SET path '%s')" % self.file.path)

@@ -160,7 +160,7 @@ def fast(rig, r):
     return 1
 
 
-@fault("kill")
+@fault("kill", expected=("57014",))
 def clients_ended(rig, r):
     done = 0
     for _ in range(r.randint(3, 15)):

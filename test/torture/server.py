@@ -70,6 +70,7 @@ class Server(Cluster):
         self.process = None
         self.first_database = "postgres"
         self.standby = False
+        self.expected = ()      # SQLSTATEs that who talks to it may get at present
         self.settings = dict(SETTINGS, port=port, unix_socket_directories=directory, listen_addresses="", **dict(settings))
         self.dsn = "host=%s port=%s user=shop_owner dbname=torture" % (directory, port)
 
