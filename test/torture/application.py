@@ -44,10 +44,10 @@ class Client(threading.Thread):
         super().__init__(daemon=True)
         self.load = load
         self.number = number
-        self.random = random.Random("%s client %d" % (load.seed, number))
         self.connection = None
         self.rests = threading.Event()
         self.made = 0
+        self.turn = 0           # in this cycle
         self.unexpected = []
 
     # ---- transactions --------------------------------------------------------
@@ -84,8 +84,18 @@ class Client(threading.Thread):
     def execute(self, sql, *parameters):
         return self.connection.execute(sql, parameters)
 
+    def draw(self):
+        """
+        What the next transaction does is drawn from this: the same for the same
+        turn of the same cycle, however the ones before it have ended.
+        """
+        self.turn += 1
+        load = self.load
+        self.random = random.Random("%s %s cycle %d client %d turn %d" % (load.seed, load.name, load.cycle, self.number, self.turn))
+        return self.random
+
     def transaction(self):
-        r = self.random
+        r = self.draw()
         mood = MOODS[self.load.mood]
         if self.connection is None:
             self.connection = psycopg.connect(self.load.dsn, autocommit=True, connect_timeout=5, application_name="load")
@@ -215,6 +225,7 @@ class Load:
         self.acknowledged = []
         for client in self.clients:
             client.unexpected = []
+            client.turn = 0
         self.resume()
 
     def resume(self):

@@ -66,7 +66,7 @@ class Torture:
     def open_rig(self):
         self.rigs += 1
         self.before = Counter()
-        self.rig = Rig(os.path.join(self.directory, "rig%d" % self.rigs), self.seed, self.consumers, name="t%d" % self.rigs)
+        self.rig = Rig(os.path.join(self.directory, "rig%d" % self.rigs), self.seed, self.consumers)
 
     def close_rig(self, keep=None):
         rig, self.rig = self.rig, None
