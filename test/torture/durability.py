@@ -33,6 +33,7 @@ class DiskFile(File):
         self.held = False
         self.still = None
         self.lines = {}         # seq: where the line ends, and the line
+        self.lost = {}          # seq: the line, of those that were read and must come again
 
     def news(self):
         if self.held:
@@ -44,7 +45,19 @@ class DiskFile(File):
             end += len(line) + 1
             found.append(self.parse(line))
             self.lines[found[-1].seq] = (end, line)
+            self.compare(found[-1].seq, line)
         return found
+
+    def compare(self, seq, line):
+        """What was lost with the power was of a transaction that was not: the very same event comes again."""
+        before = self.lost.pop(seq, line)
+        if line != before:
+            self.unexpected.append((None, "event %d came again as %s and was %s" % (seq, line, before)))
+
+    def take_surprises(self):
+        never = ["event %d never came again" % seq for seq in sorted(self.lost)[:5]]
+        self.lost.clear()
+        return super().take_surprises() + never
 
     def hold(self):
         """Reads nothing from now on."""
@@ -70,9 +83,10 @@ class DiskFile(File):
         if self.tail.offset > len(data):
             raise Broken("%s: what was settled long ago is gone" % self.name)
         self.unchecked += claims(self.arrivals)
-        lost = len(self.arrivals) - kept
+        lost = self.arrivals[kept:]
+        self.lost.update((a.seq, self.lines[a.seq][1]) for a in lost)
         del self.arrivals[kept:]
-        return lost
+        return len(lost)
 
     def caught_up(self):
         with open(self.path, "rb") as f:
