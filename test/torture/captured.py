@@ -30,7 +30,7 @@ class Table:
     def sides(self, kind, payload, old):
         """The row before and after, as the event has it; what it does not tell is as it was."""
         if self.mode == "delta":
-            before, after = ({name: change[side] for name, change in payload.items() if side in change} for side in ("old", "new"))
+            before, after = ({name: change[side] for name, change in (payload or {}).items() if side in change} for side in ("old", "new"))
             if kind == "updated":
                 return {**(old or {}), **before}, {**(old or {}), **after}
             return before or None, after or None
@@ -40,15 +40,15 @@ class Table:
 
     @staticmethod
     def follows(kind, old, before, after, key):
-        if before != old or (after is not None and str(after["id"]) != key):
+        if before != old or (after and str(after.get("id")) != key):
             return False
-        if kind == "inserted":
-            return old is None and after["amount"] == 1
-        if kind == "updated":
-            return old is not None and after["amount"] == old["amount"] + 1
+        if kind == "read":
+            return after is not None and after == old       # the row as it is, of a snapshot
         if kind == "deleted":
             return old is not None and after is None
-        return kind == "read" and after == old      # the row as it is, of a snapshot
+        if not after or kind != ("updated" if old else "inserted"):
+            return False
+        return after.get("amount") == (old or {}).get("amount", 0) + 1
 
     def differences(self, rows):
         """Keys of which the table itself says otherwise; it is believed."""

@@ -73,11 +73,15 @@ class Checker:
                 if wrong:
                     broken.append(wrong)
                 continue
-            key = (a.topic, a.key)
-            self.numbers[key] += 1
-            if a.payload["n"] != self.numbers[key]:
-                broken.append("event %d of key %s came for %d" % (a.payload["n"], key, self.numbers[key]))
-                self.numbers[key] = a.payload["n"]
+            if a.made:
+                self.check_number(a, broken)
+
+    def check_number(self, a, broken):
+        key = (a.topic, a.key)
+        self.numbers[key] += 1
+        if a.payload["n"] != self.numbers[key]:
+            broken.append("event %s of key %s came for %d" % (a.payload["n"], key, self.numbers[key]))
+            self.numbers[key] = int(a.payload["n"])
 
     def check_identity(self, cycle, arrivals, broken):
         """It is the same event under the same number for everybody."""
@@ -87,7 +91,7 @@ class Checker:
             broken.append("%d events are not the same for all: %s" % (len(wrong), "; ".join(wrong[:3])))
 
     def check_set(self, arrivals, truth, broken):
-        made = [a for a in arrivals if a.topic not in self.tables]
+        made = [a for a in arrivals if a.made]
         came = Counter(self.name_of(a) for a in made)
         lost = truth.keys() - came.keys()
         phantoms = (came.keys() - truth.keys()) | set(self.consumer.phantoms)
@@ -96,6 +100,7 @@ class Checker:
         self.counts["lost"] += len(lost)
         self.counts["phantoms"] += len(phantoms)
         self.counts["duplicates"] += len(twice)
+        complain(broken, "events that nobody made", [a.event_id for a in arrivals if not a.made and a.topic not in self.tables])
         complain(broken, "events lost", lost)
         complain(broken, "phantoms", phantoms)
         complain(broken, "events came twice", twice)
