@@ -227,13 +227,17 @@ def check_both(rig, heir, r):
 
 
 def adopt(heir, r):
-    """It is used while it waits, and started again perhaps; then it may publish."""
+    """
+    It is used while it waits, and started again perhaps; then it may publish.
+    All the while it has a file that no other process locks.
+    """
+    heir.use_own_file()
     heir.require_silence()
     unexpected = load_on(heir, r, heir.cycle)
     if r.random() < 0.3:
-        heir.server.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'eo_outbox relay'")
+        heir.server.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                          " WHERE backend_type = 'eo_outbox relay' AND datname = current_database()")
     heir.require_silence()
-    heir.use_own_file()
     if not heir.server.one("SELECT eo.adopt()"):
         raise Broken("there was nothing to adopt")
     if unexpected:

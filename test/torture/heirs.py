@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import ExitStack
 
 from application import Load
+from brokers import Tail
 from consumers import File
 from rig import Broken, Rig
 from server import Server, wait_until
@@ -138,6 +139,11 @@ def wait_state(server, *starts, seconds=60):
         raise Broken("%s, but %s" % (error, state_of(server))) from None
 
 
+def published(rig):
+    """All that was ever written to the file of a rig."""
+    return [File.parse(line) for line in Tail(rig.consumers[0].path).lines()]
+
+
 def require_same(known, arrivals):
     """An event's number and id belong together, for ever."""
     changed = [a.seq for a in arrivals if known.get(a.seq, a.event_id) != a.event_id]
@@ -211,6 +217,7 @@ class Heir(Rig):
         os.makedirs(directory)
         self.origin = origin
         self.pulled = consumed(server)
+        self.inherited = max(events_of(server), default=0)      # the last that was made before the copy was
         self.attach(server, directory, seed, "u", [HeirFile(server, "file", directory)])
         self.file = self.consumers[0]
         self.consumers[-1].excused = ("55000",)     # until it is adopted it cannot be pulled from
@@ -218,12 +225,19 @@ class Heir(Rig):
     def use_own_file(self):
         self.server.query_nothing("ALTER SERVER file OPTIONS (SET path '%s')" % self.file.path)
 
+    def own_events(self):
+        """The numbers of those that were made here."""
+        return {seq for seq in events_of(self.server) if seq > self.inherited}
+
     def require_silence(self):
-        """It has published nothing: the copy waits for eo.adopt()."""
+        """It has published nothing, and not tried to: the copy waits for eo.adopt()."""
         wait_state(self.server, "waiting for adoption")
-        leaked = [one.seq for one in self.origin.consumers[0].arrivals if one.payload and str(one.payload.get("txn", "")).startswith(self.name + ".")]
+        leaked = sorted(self.own_events() & {a.seq for a in published(self.origin)})
         if leaked or os.path.exists(self.file.path):
             raise Broken("a copy has published before it was adopted: %s" % (leaked[:10] or self.file.path))
+        tried = self.server.query("SELECT name, restarts, last_error FROM eo.subscriptions WHERE restarts > 0 OR last_error <> ''")
+        if tried:
+            raise Broken("a copy has tried to publish before it was adopted: %s" % tried)
         if consumed(self.server) != self.pulled:
             raise Broken("a copy could be pulled from before it was adopted")
 
