@@ -66,7 +66,7 @@ class Family:
 
     def cluster(self, start=True):
         """An empty one."""
-        server = Server(self.path("other"))
+        server = Server(self.path("other"), settings=KEEP)
         server.initialise()
         self.stack.callback(end, server)
         if start:
@@ -139,9 +139,23 @@ def wait_state(server, *starts, seconds=60):
         raise Broken("%s, but %s" % (error, state_of(server))) from None
 
 
+def cursor_of(server, name):
+    """Up to where a database believes that it has published, so far as it has written that down."""
+    return server.one("SELECT coalesce(c.seq, s.start_seq) FROM eo.subscription AS s LEFT JOIN eo.cursor AS c ON c.subscription = s.id"
+                      " WHERE s.name = %s", name)
+
+
 def published(rig):
     """All that was ever written to the file of a rig."""
     return [File.parse(line) for line in Tail(rig.consumers[0].path).lines()]
+
+
+def require_events(what, arrivals, seqs):
+    """Those came, and no others."""
+    came, wanted = {a.seq for a in arrivals}, set(seqs)
+    if came != wanted:
+        raise Broken("%s: %d events are lacking, as %s, and %d should not be there, as %s" % (
+            what, len(wanted - came), sorted(wanted - came)[:5], len(came - wanted), sorted(came - wanted)[:5]))
 
 
 def require_same(known, arrivals):
@@ -195,18 +209,23 @@ class Origin(Rig):
 
 
 class HeirFile(File):
-    """A copy's own file; what is before its first event was published by the origin."""
+    """
+    A copy's own file.  What the copy's cursor says was published before is in the
+    origin's; all that comes after it in the log must be here, and only that.
+    """
 
-    def __init__(self, server, name, directory):
+    def __init__(self, server, name, directory, origin):
         super().__init__(server, name, directory)
-        self.inherited = []
+        self.origin = origin
+        self.cursor = cursor_of(server, name)
 
     def take(self):
         news = super().take()
-        first = min((a.seq for a in news), default=1 << 62)
         known = events_of(self.server)
-        before = [a for a in self.inherited if a.seq < first and a.seq in known]
+        before = [a for a in published(self.origin) if a.seq <= self.cursor]
         require_same(known, before + news)
+        require_events("up to the copy's cursor, published by its origin", before, [seq for seq in known if seq <= self.cursor])
+        require_events("after the copy's cursor, published by the copy", news, [seq for seq in known if seq > self.cursor])
         return before + news
 
 
@@ -218,7 +237,7 @@ class Heir(Rig):
         self.origin = origin
         self.pulled = consumed(server)
         self.inherited = max(events_of(server), default=0)      # the last that was made before the copy was
-        self.attach(server, directory, seed, "u", [HeirFile(server, "file", directory)])
+        self.attach(server, directory, seed, "u", [HeirFile(server, "file", directory, origin)])
         self.file = self.consumers[0]
         self.consumers[-1].excused = ("55000",)     # until it is adopted it cannot be pulled from
 
@@ -247,7 +266,3 @@ class Heir(Rig):
         self.pulled = 0
         for checker in self.checkers:
             checker.begin_afresh()
-
-    def settle(self, part=""):
-        super().settle(part)
-        self.file.inherited = list(self.origin.consumers[0].arrivals)
