@@ -373,10 +373,8 @@ def upgrade(directory, seed, r):
 
 def die_later(rig):
     """Not before it has published what its copies do not have."""
-    unexpected = rig.load.pause()
-    rig.settle()
+    rig.check(rig.load.pause())
     rig.server.kill_all()
-    return unexpected
 
 
 @fault("copy", alone=True)
@@ -390,19 +388,20 @@ def started_base_backup(directory, seed, r):
         a_while(r)
         unexpected = []
         if origin_dies == "before":
-            unexpected += die_later(rig)
+            die_later(rig)
         clone.start()
         heir = family.heir(rig, clone)
         if origin_dies != "before":
             wait_state(clone, "another process publishes")
             unexpected += load_on(heir, r)
         if origin_dies == "meanwhile":
-            unexpected += die_later(rig)
+            die_later(rig)
         if origin_dies != "not":
             wait_state(clone, "which did not come from this database")
         heir.use_own_file()
         if origin_dies != "not":
             clone.query_nothing("SELECT eo.resume('file')")
-        unexpected += load_on(heir, r) + rig.load.pause()
-        heir.check(unexpected)
+        heir.check(unexpected + load_on(heir, r))
+        if origin_dies == "not":
+            rig.check(rig.load.pause())
         return family.totals()
