@@ -22,13 +22,22 @@ def a_while(r, least=0.2, most=1.0):
 
 
 def hold_up_publisher(rig, r):
-    """Events gather; returns the publishers that were stopped."""
-    pids = rig.server.publishers() if r.random() < 0.5 else []
+    """Half of the times: events gather; returns the publishers that were stopped."""
+    held_up, seconds = r.random() < 0.5, r.uniform(0.1, 0.4)
+    if not held_up:
+        return []
+    wait_until("a publisher runs", rig.server.publishers)
+    pids = rig.server.publishers()
     for pid in pids:
         kill(pid, signal.SIGSTOP)
-    if pids:
-        a_while(r, 0.1, 0.4)
+    here = last_event(rig.server)
+    time.sleep(seconds)
+    wait_until("events wait", lambda: last_event(rig.server) > here)
     return pids
+
+
+def last_event(server):
+    return server.one("SELECT coalesce(max(seq), 0) FROM eo.events")
 
 
 # ---- failover ---------------------------------------------------------------
@@ -359,13 +368,15 @@ def upgrade(directory, seed, r):
     with Family(directory, seed, r) as family:
         rig = family.origin()
         a_while(r)
-        hold_up_publisher(rig, r)
+        held_up = hold_up_publisher(rig, r)
         rig.server.shut_down("fast")
         unexpected = rig.load.pause()
         new = family.cluster(start=False)
         run_upgrade(rig.server, new)
         new.start()
         heir = family.heir(rig, new)
+        if held_up and heir.inherited <= heir.file.cursor:
+            raise Broken("the publisher was held up, and no event waits")
         adopt(heir, r)
         heir.check(unexpected + load_on(heir, r))
         return family.totals()

@@ -158,6 +158,15 @@ def require_events(what, arrivals, seqs):
             what, len(wanted - came), sorted(wanted - came)[:5], len(came - wanted), sorted(came - wanted)[:5]))
 
 
+def require_order(arrivals):
+    """Whoever published them."""
+    last = {}
+    for a in arrivals:
+        if a.seq <= last.get(a.stream, 0):
+            raise Broken("event %d came after %d" % (a.seq, last[a.stream]))
+        last[a.stream] = a.seq
+
+
 def require_same(known, arrivals):
     """An event's number and id belong together, for ever."""
     changed = [a.seq for a in arrivals if known.get(a.seq, a.event_id) != a.event_id]
@@ -173,9 +182,12 @@ class Origin(Rig):
         self.former = []            # loads of servers that are no more
         self.divergence = None      # may be there, if it is a number: the epoch of what may be there at most
         self.followed = False
+        self.early = []             # what was published before it was committed where it was made
 
     def follow(self, server, name, divergence):
         """From now on that one is the truth; what it lacks may be published up to that epoch."""
+        for consumer in self.consumers:     # who has asked the server that made them: the new one need not have them
+            self.early += [name for name in consumer.phantoms if name.startswith(self.load.name + ".")]
         self.server = server
         self.looked_at = server.log.place()
         for one in (*self.consumers, *self.checkers):
@@ -191,6 +203,8 @@ class Origin(Rig):
 
     def settle(self, part=""):
         super().settle(part)
+        if self.early:
+            raise Broken("%d events were published before they were committed: %s" % (len(self.early), self.early[:5]))
         if self.followed:
             self.set_divergence_aside(self.consumers[0])
 
@@ -198,6 +212,7 @@ class Origin(Rig):
         known = events_of(self.server)
         arrivals = consumer.take()
         require_same(known, arrivals)
+        require_order(arrivals)
         divergent = [a for a in arrivals if a.seq not in known]
         names = {a.claim for a in divergent}
         late = [a for a in divergent if self.divergence is None or a.seq >> EPOCH_BITS > self.divergence]
