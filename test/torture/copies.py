@@ -12,7 +12,8 @@ import subprocess
 import time
 
 from faults import Round, fault
-from heirs import EPOCH_BITS, Family, events_of, follow, last_seq, promote, published, state_of, wait_state
+from heirs import (
+    EPOCH_BITS, Family, consumed, events_of, follow, last_seq, promote, published, require_no_attempt, state_of, wait_state)
 from rig import Broken
 from server import Server, kill, wait_until
 
@@ -70,10 +71,13 @@ def take_place(rig, standby, r):
 
 
 def load_on(rig, r, cycle=1):
-    """Clients work with the new server for a while."""
+    """Clients work with the new server for a while; what it has acknowledged before still counts."""
+    acknowledged = rig.load.acknowledged
     rig.load.begin(cycle, synchronous=r.choice((0.0, 0.5, 1.0)))
     a_while(r)
-    return rig.load.pause()
+    unexpected = rig.load.pause()
+    rig.load.acknowledged = acknowledged + rig.load.acknowledged
+    return unexpected
 
 
 def succession(rig, standby, number, r):
@@ -97,6 +101,41 @@ def asynchronous_standby(directory, seed, r):
         for number in range(r.randint(1, 2)):
             unexpected += succession(rig, family.standby(rig, "standby%d" % number), number, r)
         rig.check(unexpected + rig.load.pause())
+        return family.totals()
+
+
+def disturb_relay(server, really):
+    """Another one finds what this one has found."""
+    if really:
+        server.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                     " WHERE backend_type = 'eo_outbox relay' AND datname = current_database()")
+
+
+@fault("copy", alone=True)
+def paused_standby(directory, seed, r):
+    """Promoted with on_new_timeline = pause: it is worked with, and publishes nothing before eo.adopt(), and then all."""
+    with Family(directory, seed, r) as family:
+        rig = family.origin()
+        standby = family.standby(rig, settings={"eo_outbox.on_new_timeline": "pause"})
+        disturbed = r.random() < 0.3
+        a_while(r)
+        hold_up_standby(standby, r)
+        unexpected = take_place(rig, standby, r)
+        there, pulled = published(rig), consumed(standby)
+        rig.follow(standby, "t0", divergence=0)
+        unexpected += load_on(rig, r)
+        disturb_relay(standby, disturbed)
+        wait_state(standby, "waiting for adoption")
+        require_no_attempt(standby)
+        if (published(rig), consumed(standby)) != (there, pulled):
+            raise Broken("it has published before it was adopted")
+        if not standby.one("SELECT eo.adopt()") or standby.one("SELECT eo.adopt()"):
+            raise Broken("there was nothing to adopt, or twice")
+        rig.healed()
+        unexpected += load_on(rig, r)
+        if last_seq(standby) >> EPOCH_BITS != 1:
+            raise Broken("the epoch has not risen by one")
+        rig.check(unexpected)
         return family.totals()
 
 
@@ -254,9 +293,7 @@ def adopt(heir, r):
     heir.use_own_file()
     heir.require_silence()
     unexpected = load_on(heir, r, heir.cycle)
-    if r.random() < 0.3:
-        heir.server.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                          " WHERE backend_type = 'eo_outbox relay' AND datname = current_database()")
+    disturb_relay(heir.server, r.random() < 0.3)
     heir.require_silence()
     if not heir.server.one("SELECT eo.adopt()"):
         raise Broken("there was nothing to adopt")

@@ -78,9 +78,10 @@ class Family:
         self.stack.callback(end, server)
         return server
 
-    def standby(self, rig, name="standby"):
+    def standby(self, rig, name="standby", settings=()):
         """Replicates from it when this returns."""
         server = self.base_backup(rig, name, "--write-recovery-conf")
+        server.configure(dict(settings))
         follow(server, rig.server)
         return server
 
@@ -156,6 +157,13 @@ def require_events(what, arrivals, seqs):
     if came != wanted:
         raise Broken("%s: %d events are lacking, as %s, and %d should not be there, as %s" % (
             what, len(wanted - came), sorted(wanted - came)[:5], len(came - wanted), sorted(came - wanted)[:5]))
+
+
+def require_no_attempt(server):
+    """No publisher was ever in want of something there."""
+    tried = server.query("SELECT name, restarts, last_error FROM eo.subscriptions WHERE restarts > 0 OR last_error <> ''")
+    if tried:
+        raise Broken("it has tried to publish before it was adopted: %s" % tried)
 
 
 def require_order(arrivals):
@@ -269,9 +277,7 @@ class Heir(Rig):
         leaked = sorted(self.own_events() & {a.seq for a in published(self.origin)})
         if leaked or os.path.exists(self.file.path):
             raise Broken("a copy has published before it was adopted: %s" % (leaked[:10] or self.file.path))
-        tried = self.server.query("SELECT name, restarts, last_error FROM eo.subscriptions WHERE restarts > 0 OR last_error <> ''")
-        if tried:
-            raise Broken("a copy has tried to publish before it was adopted: %s" % tried)
+        require_no_attempt(self.server)
         if consumed(self.server) != self.pulled:
             raise Broken("a copy could be pulled from before it was adopted")
 
