@@ -13,9 +13,12 @@ import time
 
 from faults import Round, fault
 from heirs import (
-    EPOCH_BITS, Family, consumed, events_of, follow, last_seq, promote, published, require_no_attempt, state_of, wait_state)
+    EPOCH_BITS, SHARED, Family, consumed, events_of, follow, last_seq, promote, published, require_events, require_no_attempt,
+    require_order, state_of, wait_state)
 from rig import Broken
 from server import Server, kill, wait_until
+
+OTHERS = "which did not come from this database"    # of who finds what another one published in its place
 
 
 def a_while(r, least=0.2, most=1.0):
@@ -167,6 +170,37 @@ def rewound_primary(directory, seed, r):
         return family.totals()
 
 
+def outlive(rig, standby, r):
+    """The primary goes on after the promotion, until it finds another one in its place in Kafka."""
+    old, load, kafka = rig.server, rig.load, rig.consumers[1]
+    a_while(r)
+    old.freeze()
+    promote(standby)
+    rig.follow(standby, "t0", divergence=0)
+    rig.load.begin(1, synchronous=r.choice((0.0, 0.5, 1.0)))
+    wait_until("the standby publishes", lambda: any(a.seq >> EPOCH_BITS for a in kafka.arrivals))
+    old.thaw()
+    wait_state(old, OTHERS, name=kafka.name)
+    unexpected = load.pause()
+    old.kill_all()
+    rig.healed()
+    return unexpected
+
+
+@fault("copy", needs="kafka", alone=True)
+def standby_with_kafka(directory, seed, r):
+    """It goes on in Kafka where the primary stopped, which is dead, or is kept from going on."""
+    with Family(directory, seed, r) as family:
+        rig = family.origin(consumers=("file", "kafka"))
+        standby = family.standby(rig)
+        if r.random() < 0.5:
+            unexpected = outlive(rig, standby, r)
+        else:
+            unexpected = succession(rig, standby, 0, r)
+        rig.check(unexpected + rig.load.pause())
+        return family.totals()
+
+
 def require_synchronous(rig):
     """A subscription that waits for the standbys, and commits that do."""
     rig.server.query_nothing("ALTER SYSTEM SET synchronous_standby_names = '*'")
@@ -239,7 +273,7 @@ def old_primary_with_the_file(directory, seed, r):
         rig.check(unexpected)
         standby.shut_down("fast")
         old.start()
-        wait_state(old, "which did not come from this database")
+        wait_state(old, OTHERS)
         return family.totals()
 
 
@@ -285,63 +319,95 @@ def check_both(rig, heir, r):
 # ---- copies -----------------------------------------------------------------
 
 
+def troubles(rig):
+    """What its publishers have met with, if it lives."""
+    return rig.server.postmaster() and rig.server.query("SELECT name, restarts, last_error FROM eo.subscriptions ORDER BY name")
+
+
 def adopt(heir, r):
     """
     It is used while it waits, and started again perhaps; then it may publish.
-    All the while it has a file that no other process locks.
+    All the while it has a file that no other process locks, and its origin is
+    not disturbed.
     """
+    before = troubles(heir.origin)
     heir.use_own_file()
     heir.require_silence()
     unexpected = load_on(heir, r, heir.cycle)
     disturb_relay(heir.server, r.random() < 0.3)
     heir.require_silence()
+    if troubles(heir.origin) != before:
+        raise Broken("a copy that waits has disturbed its origin: %s" % troubles(heir.origin))
     if not heir.server.one("SELECT eo.adopt()"):
         raise Broken("there was nothing to adopt")
     if unexpected:
         raise Broken("a client got: %s" % unexpected[0])
 
 
-@fault("copy", alone=True)
-def template(directory, seed, r):
-    """CREATE DATABASE ... TEMPLATE, for which nobody may be in the database."""
+def create_from_template(family, rig, r):
+    """For which nobody may be in the database."""
+    strategy = r.choice(("wal_log", "file_copy"))
+    stopped = hold_up_publisher(rig, r)
+    with rig.server.connect(dbname="postgres") as connection:
+        connection.execute("ALTER DATABASE torture ALLOW_CONNECTIONS false")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                           " WHERE datname = 'torture' AND backend_type = 'client backend'")
+        connection.execute("CREATE DATABASE copied TEMPLATE torture STRATEGY %s" % strategy)
+        connection.execute("ALTER DATABASE torture ALLOW_CONNECTIONS true")
+    for pid in stopped:
+        kill(pid, signal.SIGCONT)
+    return family.heir(rig, rig.server.database("copied"))
+
+
+def restore_dump(family, rig, r):
+    """Into the same cluster or another one: the state is there, and none of the log."""
+    text, here = r.random() < 0.5, r.random() < 0.5
+    path = family.path("dump")
+    rig.server.run("pg_dump", "--format", "plain" if text else "custom", "--file", path)
+    server = rig.server.database("restored") if here else family.cluster()
+    server.run("createdb", "--maintenance-db", "postgres", server.environment["PGDATABASE"])
+    if text:
+        server.psql("--file", path, stdout=subprocess.DEVNULL)
+    else:
+        server.run("pg_restore", "--exit-on-error", "--dbname", server.environment["PGDATABASE"], path)
+    heir = family.heir(rig, server, cycle=2)
+    heir.begin_afresh()
+    return heir
+
+
+def copy_beside(directory, seed, r, make_copy, consumers):
+    """Its origin goes on."""
     with Family(directory, seed, r) as family:
-        rig = family.origin()
+        rig = family.origin(consumers=consumers)
         a_while(r)
-        stopped = hold_up_publisher(rig, r)
-        with rig.server.connect(dbname="postgres") as connection:
-            connection.execute("ALTER DATABASE torture ALLOW_CONNECTIONS false")
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                               " WHERE datname = 'torture' AND backend_type = 'client backend'")
-            connection.execute("CREATE DATABASE copied TEMPLATE torture STRATEGY %s" % r.choice(("wal_log", "file_copy")))
-            connection.execute("ALTER DATABASE torture ALLOW_CONNECTIONS true")
-        for pid in stopped:
-            kill(pid, signal.SIGCONT)
-        heir = family.heir(rig, rig.server.database("copied"))
+        heir = make_copy(family, rig, r)
         adopt(heir, r)
         check_both(rig, heir, r)
         return family.totals()
+
+
+@fault("copy", alone=True)
+def template(directory, seed, r):
+    """CREATE DATABASE ... TEMPLATE."""
+    return copy_beside(directory, seed, r, create_from_template, ("file",))
 
 
 @fault("copy", alone=True)
 def dump(directory, seed, r):
-    """Restored into the same cluster or another one: the state is there, and none of the log."""
-    with Family(directory, seed, r) as family:
-        rig = family.origin()
-        a_while(r)
-        text = r.random() < 0.5
-        path = family.path("dump")
-        rig.server.run("pg_dump", "--format", "plain" if text else "custom", "--file", path)
-        server = rig.server.database("restored") if r.random() < 0.5 else family.cluster()
-        server.run("createdb", "--maintenance-db", "postgres", server.environment["PGDATABASE"])
-        if text:
-            server.psql("--file", path, stdout=subprocess.DEVNULL)
-        else:
-            server.run("pg_restore", "--exit-on-error", "--dbname", server.environment["PGDATABASE"], path)
-        heir = family.heir(rig, server, cycle=2)
-        heir.begin_afresh()
-        adopt(heir, r)
-        check_both(rig, heir, r)
-        return family.totals()
+    """pg_dump, restored."""
+    return copy_beside(directory, seed, r, restore_dump, ("file",))
+
+
+@fault("copy", needs="kafka", alone=True)
+def template_with_kafka(directory, seed, r):
+    """Both publish into one Kafka, each from a source of its own."""
+    return copy_beside(directory, seed, r, create_from_template, ("file", SHARED))
+
+
+@fault("copy", needs="kafka", alone=True)
+def dump_with_kafka(directory, seed, r):
+    """Both publish into one Kafka, each from a source of its own."""
+    return copy_beside(directory, seed, r, restore_dump, ("file", SHARED))
 
 
 def recover(server, archive, pause):
@@ -353,11 +419,11 @@ def recover(server, archive, pause):
     server.start()
 
 
-def backup_and_restore_point(family, r):
+def backup_and_restore_point(family, r, consumers=("file",)):
     """The origin, a base backup, and where the archive is that leads on to a moment of the load."""
     archive = family.path("archive")
     os.makedirs(archive)
-    rig = family.origin(settings={"archive_mode": "on", "archive_command": "cp %%p %s/%%f" % archive})
+    rig = family.origin(settings={"archive_mode": "on", "archive_command": "cp %%p %s/%%f" % archive}, consumers=consumers)
     clone = family.base_backup(rig, "clone")
     a_while(r)
     rig.server.query("SELECT pg_create_restore_point('here')")
@@ -376,6 +442,37 @@ def recovered_clone(directory, seed, r):
         heir = family.heir(rig, clone)
         adopt(heir, r)
         check_both(rig, heir, r)
+        return family.totals()
+
+
+def require_taken_over(rig, kafka):
+    """What its origin had published there is the front of what it made, and in order."""
+    own = kafka.own()
+    require_events("published by the origin, before another took its place", own,
+                   [seq for seq in events_of(rig.server) if seq <= max(a.seq for a in own)])
+    require_order(own)
+    if kafka.phantoms:
+        raise Broken("%d events were published before they were committed: %s" % (len(kafka.phantoms), kafka.phantoms[:5]))
+
+
+@fault("copy", needs="kafka", alone=True)
+def recovered_clone_with_kafka(directory, seed, r):
+    """To Kafka the clone is its origin: once adopted it takes the origin's place, which stops there and says so."""
+    with Family(directory, seed, r) as family:
+        rig, clone, archive = backup_and_restore_point(family, r, ("file", SHARED))
+        kafka = rig.consumers[1]
+        recover(clone, archive, pause=True)
+        heir = family.heir(rig, clone)
+        adopt(heir, r)
+        unexpected = load_on(heir, r, heir.cycle)
+        wait_state(rig.server, OTHERS, name=SHARED)
+        wait_state(clone, "streaming", name=SHARED)
+        former = rig.load.pause()
+        heir.check(unexpected)
+        rig.release(kafka)
+        rig.check(former)
+        require_taken_over(rig, kafka)
+        require_apart(rig, heir)
         return family.totals()
 
 
@@ -445,7 +542,7 @@ def started_base_backup(directory, seed, r):
         if origin_dies == "meanwhile":
             die_later(rig)
         if origin_dies != "not":
-            wait_state(clone, "which did not come from this database")
+            wait_state(clone, OTHERS)
         heir.use_own_file()
         if origin_dies != "not":
             clone.query_nothing("SELECT eo.resume('file')")

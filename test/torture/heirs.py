@@ -5,17 +5,19 @@ Databases that come from another one: what a server published that takes the
 place of another, or is a copy of it, belongs together with what the other had
 published before.
 """
+import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from contextlib import ExitStack
 
 from application import Load
 from brokers import Tail
-from consumers import File
-from rig import Broken, Rig
+from consumers import Consumer, File, Kafka
+from rig import CONSUMERS, Broken, Rig
 from server import Server, wait_until
 
 EPOCH_BITS = 44
+SHARED = "shared"
 
 # All of the log stays, since it tells which events a database has had.
 KEEP = {"eo_outbox.retention": "1d", "wal_keep_size": "512MB"}
@@ -40,9 +42,9 @@ class Family:
     def path(self, name):
         return os.path.join(self.directory, name)
 
-    def origin(self, settings=(), options="{}"):
+    def origin(self, settings=(), options="{}", consumers=("file",)):
         """With the load on it; the options are the file subscription's."""
-        rig = Origin(self.path("t"), self.seed, settings=settings)
+        rig = Origin(self.path("t"), self.seed, consumers, settings=settings)
         self.adopt(rig)
         self.stack.callback(end, rig.server)
         rig.set_options(self.r)
@@ -94,7 +96,7 @@ class Family:
 def shut(rig):
     for load in {rig.load, *getattr(rig, "former", ())}:
         load.end()
-    for consumer in rig.consumers:
+    for consumer in (*rig.consumers, *getattr(rig, "released", ())):
         consumer.stop()
 
 
@@ -128,22 +130,28 @@ def consumed(server):
     return server.one("SELECT count(*) FROM load.consumed")
 
 
-def state_of(server):
-    return server.one("SELECT concat_ws(': ', state, last_error) FROM eo.subscriptions WHERE name = 'file'")
+def state_of(server, name="file"):
+    return server.one("SELECT concat_ws(': ', state, last_error) FROM eo.subscriptions WHERE name = %s", name)
 
 
-def wait_state(server, *starts, seconds=60):
+def wait_state(server, *starts, name="file", seconds=60):
     try:
         wait_until("the subscription is %s" % " or ".join(starts),
-                   lambda: any(part in state_of(server) for part in starts), seconds)
+                   lambda: any(part in state_of(server, name) for part in starts), seconds)
     except TimeoutError as error:
-        raise Broken("%s, but %s" % (error, state_of(server))) from None
+        raise Broken("%s, but %s" % (error, state_of(server, name))) from None
 
 
 def cursor_of(server, name):
     """Up to where a database believes that it has published, so far as it has written that down."""
     return server.one("SELECT coalesce(c.seq, s.start_seq) FROM eo.subscription AS s LEFT JOIN eo.cursor AS c ON c.subscription = s.id"
                       " WHERE s.name = %s", name)
+
+
+def source_of(server):
+    """By which a consumer tells what a database publishes."""
+    return server.one("SELECT 'urn:eo-outbox:' || system_identifier || '/' || d.oid FROM pg_control_system(), pg_database AS d"
+                      " WHERE datname = current_database()")
 
 
 def published(rig):
@@ -161,7 +169,8 @@ def require_events(what, arrivals, seqs):
 
 def require_no_attempt(server):
     """No publisher was ever in want of something there."""
-    tried = server.query("SELECT name, restarts, last_error FROM eo.subscriptions WHERE restarts > 0 OR last_error <> ''")
+    tried = server.query("SELECT name, restarts, last_error FROM eo.subscriptions WHERE restarts > 0 OR last_error <> ''"
+                         " OR published > 0 OR publisher_pid IS NOT NULL")
     if tried:
         raise Broken("it has tried to publish before it was adopted: %s" % tried)
 
@@ -190,6 +199,7 @@ class Origin(Rig):
         self.former = []            # loads of servers that are no more
         self.divergence = None      # may be there, if it is a number: the epoch of what may be there at most
         self.followed = False
+        self.released = []          # consumers that are asked no more
         self.early = []             # what was published before it was committed where it was made
 
     def follow(self, server, name, divergence):
@@ -213,8 +223,14 @@ class Origin(Rig):
         super().settle(part)
         if self.early:
             raise Broken("%d events were published before they were committed: %s" % (len(self.early), self.early[:5]))
-        if self.followed:
-            self.set_divergence_aside(self.consumers[0])
+        for consumer in self.consumers[:-1] if self.followed else ():   # the last one pulls
+            self.set_divergence_aside(consumer)
+
+    def release(self, consumer):
+        """Its subscription has stopped for good."""
+        self.consumers.remove(consumer)
+        self.checkers = [checker for checker in self.checkers if checker.consumer is not consumer]
+        self.released.append(consumer)
 
     def set_divergence_aside(self, consumer):
         known = events_of(self.server)
@@ -231,6 +247,51 @@ class Origin(Rig):
         consumer.phantoms = [name for name in consumer.phantoms if name not in names]
 
 
+class SharedKafka(Kafka):
+    """
+    What its database publishes, set apart from what copies of that do: theirs has
+    another source, or at least a higher epoch.
+    """
+
+    def __init__(self, server, name, directory):
+        super().__init__(server, name, directory)
+        self.read = []              # (source, arrival) of all that was ever there
+        self.others = deque()       # those of copies, until one takes them
+
+    def subscribe(self):
+        super().subscribe()
+        self.source = source_of(self.server)
+
+    def is_own(self, source, arrival):
+        return source == self.source and arrival.seq >> EPOCH_BITS == 0
+
+    def own(self):
+        return [arrival for source, arrival in self.read if self.is_own(source, arrival)]
+
+    def news(self):
+        lines = self.broker.tail.lines()
+        news = [(dict(json.loads(line)["headers"])["ce_source"], self.parse(line)) for line in lines]
+        self.read += news
+        self.others += [one for one in news if not self.is_own(*one)]
+        return [arrival for source, arrival in news if self.is_own(source, arrival)]
+
+
+CONSUMERS[SHARED] = SharedKafka
+
+
+def require_heritage(server, origin, news, boundary):
+    """
+    What came of a database's log in all: up to there it was its origin that
+    published it, after that it was itself, and neither did anything else.
+    """
+    known = events_of(server)
+    before = [a for a in origin if a.seq <= boundary]
+    require_same(known, before + news)
+    require_events("up to the copy's cursor, published by its origin", before, [seq for seq in known if seq <= boundary])
+    require_events("after the copy's cursor, published by the copy", news, [seq for seq in known if seq > boundary])
+    return before + news
+
+
 class HeirFile(File):
     """
     A copy's own file.  What the copy's cursor says was published before is in the
@@ -243,13 +304,42 @@ class HeirFile(File):
         self.cursor = cursor_of(server, name)
 
     def take(self):
-        news = super().take()
-        known = events_of(self.server)
-        before = [a for a in published(self.origin) if a.seq <= self.cursor]
-        require_same(known, before + news)
-        require_events("up to the copy's cursor, published by its origin", before, [seq for seq in known if seq <= self.cursor])
-        require_events("after the copy's cursor, published by the copy", news, [seq for seq in known if seq > self.cursor])
-        return before + news
+        return require_heritage(self.server, published(self.origin), super().take(), self.cursor)
+
+
+class HeirKafka(Consumer):
+    """
+    What a copy publishes into the Kafka of its origin.  To Kafka, a copy with the
+    same source is its origin, and goes on after what that had published last.
+    """
+
+    def __init__(self, server, shared, inherited):
+        super().__init__(server, shared.name)
+        self.shared = shared
+        self.inherited = inherited
+        self.cursor = cursor_of(server, self.name)
+        self.source = source_of(server)
+        self.strangers = []
+
+    def news(self):
+        found = []
+        while self.shared.others:
+            source, arrival = self.shared.others.popleft()
+            found.append(arrival)
+            if source != self.source:
+                self.strangers.append((source, arrival.seq))
+        return found
+
+    def boundary(self):
+        if self.source != self.shared.source:
+            return self.cursor
+        return max(self.cursor, min(self.inherited, max((a.seq for a in self.shared.own()), default=0)))
+
+    def take(self):
+        if self.strangers:
+            raise Broken("%d events have another source than %s: %s" % (len(self.strangers), self.source, self.strangers[:5]))
+        require_order([arrival for source, arrival in self.shared.read if source == self.source])
+        return require_heritage(self.server, self.shared.own(), super().take(), self.boundary())
 
 
 class Heir(Rig):
@@ -260,7 +350,8 @@ class Heir(Rig):
         self.origin = origin
         self.pulled = consumed(server)
         self.inherited = max(events_of(server), default=0)      # the last that was made before the copy was
-        self.attach(server, directory, seed, "u", [HeirFile(server, "file", directory, origin)])
+        self.shared = [HeirKafka(server, one, self.inherited) for one in origin.consumers if one.name == SHARED]
+        self.attach(server, directory, seed, "u", [HeirFile(server, "file", directory, origin), *self.shared])
         self.file = self.consumers[0]
         self.consumers[-1].excused = ("55000",)     # until it is adopted it cannot be pulled from
 
@@ -277,6 +368,9 @@ class Heir(Rig):
         leaked = sorted(self.own_events() & {a.seq for a in published(self.origin)})
         if leaked or os.path.exists(self.file.path):
             raise Broken("a copy has published before it was adopted: %s" % (leaked[:10] or self.file.path))
+        leaked = [a.seq for one in self.shared for a in one.arrivals]
+        if leaked:
+            raise Broken("a copy has published to Kafka before it was adopted: %s" % leaked[:10])
         require_no_attempt(self.server)
         if consumed(self.server) != self.pulled:
             raise Broken("a copy could be pulled from before it was adopted")
