@@ -335,6 +335,8 @@ def adopt(heir, r):
     heir.require_silence()
     unexpected = load_on(heir, r, heir.cycle)
     disturb_relay(heir.server, r.random() < 0.3)
+    for kafka in heir.shared:
+        heir.origin.reach(kafka.shared)
     heir.require_silence()
     if troubles(heir.origin) != before:
         raise Broken("a copy that waits has disturbed its origin: %s" % troubles(heir.origin))

@@ -226,6 +226,12 @@ class Origin(Rig):
         for consumer in self.consumers[:-1] if self.followed else ():   # the last one pulls
             self.set_divergence_aside(consumer)
 
+    def reach(self, consumer):
+        """Waits until an event of now has come there, and with it all that was published before it, by whomever."""
+        marker = "%s.marker.%d.now" % (self.name, self.cycle)
+        self.server.query_nothing("SELECT load.mark(%s, %s)", marker, self.cycle)
+        self.wait_arrival(consumer, marker)
+
     def release(self, consumer):
         """Its subscription has stopped for good."""
         self.consumers.remove(consumer)
@@ -368,7 +374,7 @@ class Heir(Rig):
         leaked = sorted(self.own_events() & {a.seq for a in published(self.origin)})
         if leaked or os.path.exists(self.file.path):
             raise Broken("a copy has published before it was adopted: %s" % (leaked[:10] or self.file.path))
-        leaked = [a.seq for one in self.shared for a in one.arrivals]
+        leaked = [a.seq for one in self.shared for source, a in one.shared.read if not one.shared.is_own(source, a)]
         if leaked:
             raise Broken("a copy has published to Kafka before it was adopted: %s" % leaked[:10])
         require_no_attempt(self.server)
