@@ -6,6 +6,7 @@ the publisher must find that out, and send again what was lost, or stop with an
 error that says what is to be done.
 """
 import os
+import random
 import shutil
 import subprocess
 import time
@@ -78,10 +79,10 @@ class RestoredKafka(Kafka):
             self.command(*after)
         return path
 
-    def put_back(self, path, rig, r):
+    def put_back(self, path, rig, disturb):
         self.command("stop", "--now")
         with rig.rest():
-            self.replace(path, lambda: rig.disturb_publisher(r))
+            self.replace(path, lambda: rig.disturb_publisher(disturb))
 
     def replace(self, path, meanwhile):
         self.broker.unfollow()
@@ -131,9 +132,9 @@ class RestoredRig(Rig):
     def subscription(self, field):
         return self.server.one("SELECT %s FROM eo.subscriptions WHERE name = '%s'" % (field, NAME))
 
-    def disturb_publisher(self, r):
+    def disturb_publisher(self, really):
         """Another one finds the restored broker, or the one that had known it before."""
-        if r.random() < 0.5:
+        if really:
             for pid in self.server.publishers():
                 kill(pid)
 
@@ -156,7 +157,9 @@ def restored_rig(directory, seed):
     return RestoredRig(os.path.join(directory, "rig"), seed).used()
 
 
-def run_cycle(rig, r, number, run):
+def run_cycle(rig, number, run):
+    """With choices of its own, since it may depend on the time how many cycles there are."""
+    r = random.Random("%s restored %d" % (rig.seed, number))
     rig.run(number, Fault("broker", run.__name__, run, False, ("calm",), (), "", False), r)
 
 
@@ -174,11 +177,12 @@ def wait_later(rig):
 
 def lose_the_latest(rig, r):
     """Amid the load: what the broker lost, and nothing else, is sent again."""
+    how, seconds, disturb = r.choice(("frozen", "frozen", "killed", "stopped")), r.uniform(0, 2), r.random() < 0.5
     losses = rig.losses()
-    path = rig.kafka.copy(r.choice(("frozen", "frozen", "killed", "stopped")), rig)
+    path = rig.kafka.copy(how, rig)
     wait_later(rig)
-    time.sleep(r.uniform(0, 2))
-    rig.kafka.put_back(path, rig, r)
+    time.sleep(seconds)
+    rig.kafka.put_back(path, rig, disturb)
     rig.wait_state("the loss is noticed", lambda: rig.losses() > losses or rig.has_stopped(FORGOTTEN))
     if rig.has_stopped(FORGOTTEN):      # a copy from before the first event
         rig.seek(0)
@@ -190,7 +194,7 @@ def older_copy(directory, seed, r):
     """Healed from the log, which keeps what was published for a while."""
     with restored_rig(directory, seed) as rig:
         for number in range(1, 5 if Round.long else 2):
-            run_cycle(rig, r, number, lose_the_latest)
+            run_cycle(rig, number, lose_the_latest)
             rig.require_all()
         return counts_of(rig)
 
@@ -201,10 +205,10 @@ def nothing(rig, r):
     return 1
 
 
-def make_log_forget(rig, r, seq):
+def make_log_forget(rig, seq):
     """Works on until it no longer has all that came after that one; returns the number of the last cycle."""
     for number in range(2, 20):
-        run_cycle(rig, r, number, nothing)
+        run_cycle(rig, number, nothing)
         if rig.server.one("SELECT floor_seq FROM eo.log_status()") > seq:
             return number
     raise Broken("the log forgets nothing")
@@ -215,15 +219,16 @@ def copy_older_than_the_log(directory, seed, r):
     """It says so, and stops, until an operator has accepted the loss; then it goes on."""
     with restored_rig(directory, seed) as rig:
         rig.kept = FORGET
-        run_cycle(rig, r, 1, nothing)
+        disturb, at_floor = r.random() < 0.5, r.random() < 0.5
+        run_cycle(rig, 1, nothing)
         path = rig.kafka.copy("frozen", rig)
         place = rig.subscription("seq")
-        number = make_log_forget(rig, r, place)
-        rig.kafka.put_back(path, rig, r)
+        number = make_log_forget(rig, place)
+        rig.kafka.put_back(path, rig, disturb)
         rig.wait_state("it stops and says why", lambda: rig.has_stopped(LOST))
-        goes_on = r.choice((rig.subscription("seq"), rig.server.one("SELECT floor_seq FROM eo.log_status()")))
+        goes_on = rig.server.one("SELECT floor_seq FROM eo.log_status()") if at_floor else rig.subscription("seq")
         rig.seek(goes_on)
-        run_cycle(rig, r, number + 1, nothing)
+        run_cycle(rig, number + 1, nothing)
         kept = [seq for seq in rig.kafka.missing() if not place < seq <= goes_on]
         if rig.kafka.wrong or kept:
             raise Broken("%s; %d events were lost that the log had: %s" % (rig.kafka.wrong[:5], len(kept), kept[:10]))
@@ -236,11 +241,12 @@ def copy_older_than_the_log(directory, seed, r):
 def copy_without_position(directory, seed, r):
     """From before the first event: it says so, and an operator says from where on to send."""
     with restored_rig(directory, seed) as rig:
+        disturb = r.random() < 0.5
         path = rig.kafka.copy("frozen", rig)
-        run_cycle(rig, r, 1, nothing)
-        rig.kafka.put_back(path, rig, r)
+        run_cycle(rig, 1, nothing)
+        rig.kafka.put_back(path, rig, disturb)
         rig.wait_state("it stops and says why", lambda: rig.has_stopped(FORGOTTEN))
         rig.seek(0)
-        run_cycle(rig, r, 2, nothing)
+        run_cycle(rig, 2, nothing)
         rig.require_all()
         return counts_of(rig)
