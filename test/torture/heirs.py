@@ -306,11 +306,11 @@ class HeirFile(File):
 
     def __init__(self, server, name, directory, origin):
         super().__init__(server, name, directory)
-        self.origin = origin
         self.cursor = cursor_of(server, name)
+        self.heritage = published(origin)       # what comes there later the cursor cannot have known
 
     def take(self):
-        return require_heritage(self.server, published(self.origin), super().take(), self.cursor)
+        return require_heritage(self.server, self.heritage, super().take(), self.cursor)
 
 
 class HeirKafka(Consumer):
