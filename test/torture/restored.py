@@ -144,6 +144,10 @@ class RestoredRig(Rig):
         except TimeoutError as error:
             raise Broken("%s; %s" % (error, self.server.query("SELECT name, state, seq, last_error FROM eo.subscriptions"))) from None
 
+    def wait_reader(self):
+        """It is a program of its own that has begun anew, and takes its time on a busy machine."""
+        self.wait_state("the reader of the restored broker finds something", lambda: self.kafka.again)
+
     def require_all(self):
         """Of what was ever read there."""
         if self.kafka.wrong:
@@ -186,6 +190,7 @@ def lose_the_latest(rig, r):
     rig.wait_state("the loss is noticed", lambda: rig.losses() > losses or rig.has_stopped(FORGOTTEN))
     if rig.has_stopped(FORGOTTEN):      # a copy from before the first event
         rig.seek(0)
+    rig.wait_reader()
     return 1
 
 
@@ -228,6 +233,7 @@ def copy_older_than_the_log(directory, seed, r):
         rig.wait_state("it stops and says why", lambda: rig.has_stopped(LOST))
         goes_on = rig.server.one("SELECT floor_seq FROM eo.log_status()") if at_floor else rig.subscription("seq")
         rig.seek(goes_on)
+        rig.wait_reader()
         run_cycle(rig, number + 1, nothing)
         kept = [seq for seq in rig.kafka.missing() if not place < seq <= goes_on]
         if rig.kafka.wrong or kept:
@@ -247,6 +253,7 @@ def copy_without_position(directory, seed, r):
         rig.kafka.put_back(path, rig, disturb)
         rig.wait_state("it stops and says why", lambda: rig.has_stopped(FORGOTTEN))
         rig.seek(0)
+        rig.wait_reader()
         run_cycle(rig, 2, nothing)
         rig.require_all()
         return counts_of(rig)
