@@ -13,7 +13,7 @@ import time
 
 from faults import Round, fault
 from heirs import (
-    EPOCH_BITS, SHARED, Family, consumed, events_of, follow, last_seq, promote, published, require_events, require_no_attempt,
+    ADOPTION, EPOCH_BITS, SHARED, Family, consumed, events_of, follow, last_seq, promote, published, require_events, require_no_attempt,
     require_order, state_of, wait_state)
 from rig import Broken
 from server import Server, kill, wait_until
@@ -125,6 +125,7 @@ def paused_standby(directory, seed, r):
         hold_up_standby(standby, r)
         unexpected = take_place(rig, standby, r)
         there, pulled = published(rig), consumed(standby)
+        rig.consumers[-1].excused += ADOPTION
         rig.follow(standby, "t0", divergence=0)
         unexpected += load_on(rig, r)
         disturb_relay(standby, disturbed)
@@ -145,7 +146,7 @@ def paused_standby(directory, seed, r):
 def rewind(old, primary):
     """What it had alone is gone, and the rest as it is there; its configuration, too."""
     primary.query_nothing("CHECKPOINT")     # the timeline is where pg_rewind looks for it
-    with open(old.log, "a") as log:
+    with open(old.log.path, "a") as log:
         old.run("pg_rewind", "--no-sync", "--target-pgdata", old.data, "--write-recovery-conf", "--source-server",
                 "host=%s port=%s user=shop_owner dbname=postgres" % (primary.directory, primary.environment["PGPORT"]), stderr=log, stdout=log)
     old.configure({"unix_socket_directories": old.directory})

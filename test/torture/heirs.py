@@ -7,17 +7,19 @@ published before.
 """
 import json
 import os
+import time
 from collections import Counter, deque
 from contextlib import ExitStack
 
 from application import Load
 from brokers import Tail
 from consumers import Consumer, File, Kafka
-from rig import CONSUMERS, Broken, Rig
+from rig import CONSUMERS, SETTLE_SECONDS, Broken, Rig
 from server import Server, wait_until
 
 EPOCH_BITS = 44
 SHARED = "shared"
+ADOPTION = ("55000",)       # who pulls is told so until the database is adopted
 
 # All of the log stays, since it tells which events a database has had.
 KEEP = {"eo_outbox.retention": "1d", "wal_keep_size": "512MB"}
@@ -230,7 +232,7 @@ class Origin(Rig):
         """Waits until an event of now has come there, and with it all that was published before it, by whomever."""
         marker = "%s.marker.%d.now" % (self.name, self.cycle)
         self.server.query_nothing("SELECT load.mark(%s, %s)", marker, self.cycle)
-        self.wait_arrival(consumer, marker)
+        self.wait_arrival(consumer, marker, time.monotonic() + SETTLE_SECONDS)
 
     def release(self, consumer):
         """Its subscription has stopped for good."""
@@ -359,7 +361,7 @@ class Heir(Rig):
         self.shared = [HeirKafka(server, one, self.inherited) for one in origin.consumers if one.name == SHARED]
         self.attach(server, directory, seed, "u", [HeirFile(server, "file", directory, origin), *self.shared])
         self.file = self.consumers[0]
-        self.consumers[-1].excused = ("55000",)     # until it is adopted it cannot be pulled from
+        self.consumers[-1].excused += ADOPTION
 
     def use_own_file(self):
         self.server.query_nothing("ALTER SERVER file OPTIONS (SET path '%s')" % self.file.path)

@@ -120,8 +120,7 @@ class RestoredRig(Rig):
 
     def losses(self):
         """How often the server has noticed one."""
-        with open(self.server.log, errors="replace") as f:
-            return sum(LOST in line for line in f)
+        return self.server.log.count(LOST)
 
     def has_stopped(self, reason):
         return self.subscription("state") == "failed" and reason in self.subscription("last_error")
@@ -164,7 +163,7 @@ def restored_rig(directory, seed):
 def run_cycle(rig, number, run):
     """With choices of its own, since it may depend on the time how many cycles there are."""
     r = random.Random("%s restored %d" % (rig.seed, number))
-    rig.run(number, Fault("broker", run.__name__, run, False, ("calm",), (), "", False), r)
+    rig.run(number, Fault("broker", run.__name__, run), r)
 
 
 def counts_of(rig):
