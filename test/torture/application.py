@@ -20,6 +20,10 @@ from server import POLL
 KEYS = 40
 MESSAGES = 200
 REQUESTS = 20
+SOURCES = 3
+RECENT_SECONDS = 2      # is an id recognised by the consumer that forgets soon
+LEASES = ("50 ms", "1 second")
+DEPTHS = (1, 2, 5, 40)
 TOPICS = ("orders", "stock")
 TABLES = ("account", "fact", "delta")
 
@@ -47,8 +51,14 @@ class Client(threading.Thread):
         self.connection = None
         self.rests = threading.Event()
         self.made = 0
-        self.turn = 0           # in this cycle
+        self.begin()
+
+    def begin(self):
+        """Of a cycle."""
+        self.turn = 0
         self.unexpected = []
+        self.recent = None      # a message that came for certain, and when
+        self.lease = None       # a request that we have taken on, and its token
 
     # ---- transactions --------------------------------------------------------
 
@@ -102,16 +112,24 @@ class Client(threading.Thread):
         self.made += 1
         txn = "%s.%d.%d" % (self.load.name, self.number, self.made)
         self.received, self.answered = [], []
+        self.coming = None
+        self.leased = None
+        lease, self.lease = self.lease, None
         synchronous = r.random() < self.load.synchronous
         self.execute("BEGIN ISOLATION LEVEL %s" % r.choice(("READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")))
         self.execute("SET LOCAL synchronous_commit = %s" % ("on" if synchronous else "off"))
         self.execute("INSERT INTO load.kept VALUES (%s, %s)", txn, self.load.cycle)
         r.choice((self.make_events, self.make_events, self.make_events, self.change_rows, self.receive))(txn, mood)
+        if lease:
+            self.finish(*lease, txn)
         if r.random() < mood["abort"]:
             self.execute("ROLLBACK")
             return
         if self.execute("COMMIT").statusmessage == "COMMIT":
             self.load.journal(self.number, Done(txn, synchronous, tuple(self.received), tuple(self.answered)))
+            self.lease = self.leased
+            if self.coming and synchronous:
+                self.recent = self.coming
 
     def make_events(self, txn, mood):
         """Events of a few keys, some of them in savepoints that are rolled back."""
@@ -122,13 +140,16 @@ class Client(threading.Thread):
         plan = [r.random() < mood["savepoint"] for _ in keys]
         lost = [nested and r.random() < 0.5 for nested in plan]
         size = lost.count(False)
-        depth = r.choice((1, 1, 2, 5)) if self.load.mood == "nested" else 1
+        depth = r.choice(DEPTHS) if self.load.mood == "nested" else 1
         for i, key in enumerate(keys):
             filler = r.choice((0, 10, 100)) if r.random() < 0.97 else r.choice((9000, 60000))
+            event = ("%s.%d" % (txn, i), self.load.cycle, TOPICS[key % 2], "k%d" % key, txn, size, filler)
+            if lost[i] and r.random() < 0.3:
+                self.execute("SELECT load.make_in_vain(%s, %s, %s, %s, %s, %s, %s)", *event)
+                continue
             for level in range(depth if plan[i] else 0):
                 self.execute("SAVEPOINT s%d" % level)
-            self.execute("SELECT load.make(%s, %s, %s, %s, %s, %s, %s)", "%s.%d" % (txn, i), self.load.cycle,
-                         TOPICS[key % 2], "k%d" % key, txn, size, filler)
+            self.execute("SELECT load.make(%s, %s, %s, %s, %s, %s, %s)", *event)
             if lost[i]:
                 self.execute("ROLLBACK TO s0")
             elif plan[i]:
@@ -161,14 +182,61 @@ class Client(threading.Thread):
             if undone:
                 self.execute("ROLLBACK TO s0")
                 self.received.pop()
-        if r.random() < 0.3:
-            self.answer("r%d.%d" % (self.load.cycle, r.randrange(REQUESTS)), txn)
+        self.post("m%d.%d" % (self.load.cycle, r.randrange(MESSAGES)), txn)
+        source = "source%d" % r.randrange(SOURCES)
+        self.received.append((self.execute("SELECT load.consume_next(%s, %s, %s)", source, self.load.cycle, txn).fetchone()[0], True))
+        self.receive_recent(txn)
+        request = "r%d.%d" % (self.load.cycle, r.randrange(REQUESTS))
+        how, lease = r.random(), r.choice(LEASES)
+        if how < 0.3:
+            self.answer(request, txn)
+        elif how < 0.6:
+            self.take_on(request, lease)
 
     def receive_one(self, message, txn):
         new = self.execute("SELECT load.consume(%s, %s, %s)", message, self.load.cycle, txn).fetchone()[0]
         if not new and not self.execute("SELECT FROM load.effect WHERE message = %s", message).fetchall():
             self.unexpected.append("message %s was received before, they say, but had no effect" % message)
         self.received.append((message, new))
+
+    def post(self, message, txn):
+        """Into a table that takes each once."""
+        new = self.execute("INSERT INTO load.posted VALUES (%s, %s, %s)", message, self.load.cycle, txn).rowcount == 1
+        self.received.append(("posted " + message, new))
+
+    def receive_recent(self, txn):
+        """Of a consumer that forgets soon, but not so soon: what came for certain a moment ago is known."""
+        message, since = self.recent or (txn, time.monotonic())
+        new = self.execute("SELECT eo.receive('recent', %s)", message).fetchone()[0]
+        if new != (not self.recent) and time.monotonic() - since < RECENT_SECONDS:
+            self.unexpected.append("message %s came %.1f s ago, and receive says %s" % (message, time.monotonic() - since, new))
+        self.coming, self.recent = (None if self.recent else (message, since)), None
+
+    def unless(self, state, sql, *parameters):
+        """What it returns; None if it fails for that reason."""
+        self.execute("SAVEPOINT attempt")
+        try:
+            return self.execute(sql, *parameters)
+        except psycopg.Error as error:
+            if error.sqlstate != state:
+                raise
+            self.execute("ROLLBACK TO attempt")
+            return None
+
+    def take_on(self, request, lease):
+        """To be finished by the next transaction, before the lease ends or after it."""
+        row = self.unless("EO409", "SELECT state, response, token FROM eo.idempotency_begin('torture', %s, '{}', false, %s)", request, lease)
+        state, response, token = row.fetchone() if row else (None, None, None)
+        if state == "new":
+            self.leased = (request, token)
+        elif state:
+            self.require_answer(request, response, state)
+
+    def finish(self, request, token, txn):
+        """Unless somebody else has taken it over."""
+        if self.unless("EO410", "SELECT eo.idempotency_complete('torture', %s, to_jsonb(%s::text), token => %s)", request, txn, token):
+            self.execute("INSERT INTO load.answered VALUES (%s, %s, to_jsonb(%s::text))", request, self.load.cycle, txn)
+            self.answered.append((request, txn))
 
     def answer(self, request, txn):
         """Anew, or as it was answered before."""
@@ -177,9 +245,13 @@ class Client(threading.Thread):
             response = txn
             self.execute("INSERT INTO load.answered VALUES (%s, %s, to_jsonb(%s::text))", request, self.load.cycle, txn)
             self.execute("SELECT eo.idempotency_complete('torture', %s, to_jsonb(%s::text))", request, txn)
-        elif (response,) not in self.execute("SELECT response FROM load.answered WHERE request = %s", request).fetchall():
-            self.unexpected.append("request %s was answered %s by %s" % (request, response, state))
+        else:
+            self.require_answer(request, response, state)
         self.answered.append((request, response))
+
+    def require_answer(self, request, response, state):
+        if (response,) not in self.execute("SELECT response FROM load.answered WHERE request = %s", request).fetchall():
+            self.unexpected.append("request %s was answered %s by %s" % (request, response, state))
 
 
 class Load:
@@ -224,8 +296,7 @@ class Load:
         self.cycle, self.mood, self.synchronous, self.server.expected = cycle, mood, synchronous, expected
         self.acknowledged = []
         for client in self.clients:
-            client.unexpected = []
-            client.turn = 0
+            client.begin()
         self.resume()
 
     def resume(self):

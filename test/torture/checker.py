@@ -142,7 +142,9 @@ def check_database(server, load, cycle, crashed=True):
     done = [one for one in load.acknowledged if one.synchronous or not crashed]
     kept = {row[0] for row in server.query("SELECT txn FROM load.kept WHERE cycle = %s", cycle)}
     complain(broken, "acknowledged commits are gone", [one.txn for one in done if one.txn not in kept])
-    effects = gather(server.query("SELECT message, txn FROM load.effect WHERE cycle = %s", cycle))
+    effects = gather(server.query(
+        "SELECT message, txn FROM load.effect WHERE cycle = %s UNION ALL SELECT 'posted ' || message, txn FROM load.posted WHERE cycle = %s",
+        cycle, cycle))
     answers = gather(server.query("SELECT request, response FROM load.answered WHERE cycle = %s", cycle))
     complain(broken, "messages had effects twice", [message for message, txns in effects.items() if len(txns) > 1])
     complain(broken, "requests had effects twice", [request for request, responses in answers.items() if len(responses) > 1])

@@ -27,8 +27,7 @@ SECONDS = 60            # in which one is reached
 # What the load does not do by itself, or not often enough
 TURNING = "SELECT eo.create_consumer('turning', '1 second')"
 RECEIVE = "SELECT eo.receive('turning', gen_random_uuid()::text)"
-RECEIVE_AT = ("SELECT load.consume_at('points', 1 + coalesce((SELECT max(substr(message, 8)::bigint) FROM load.effect"
-              " WHERE message LIKE 'points:%%'), 0), %s)")
+RECEIVE_AT = "SELECT load.consume_next('points', %s, NULL)"
 REFUSING = ("CREATE SERVER refusing FOREIGN DATA WRAPPER eo_stub OPTIONS (script 'nack:permanent')",
             "SELECT eo.subscribe('refusing', '{stock}', server => 'refusing')")
 NOT_REFUSING = ("SELECT eo.unsubscribe('refusing')", "DROP SERVER refusing")

@@ -48,6 +48,16 @@ CREATE TABLE load.effect (
 	txn text
 );
 CREATE INDEX ON load.effect (message);
+CREATE TABLE load.posted (
+	message text NOT NULL,
+	cycle integer NOT NULL,
+	txn text
+);
+CREATE INDEX ON load.posted (message);
+CREATE TABLE load.source (
+	name text PRIMARY KEY,
+	position bigint NOT NULL
+);
 CREATE TABLE load.answered (
 	request text NOT NULL,
 	cycle integer NOT NULL,
@@ -90,6 +100,16 @@ BEGIN
 	RETURN event_id;
 END $$;
 
+-- One that an error undoes.
+CREATE FUNCTION load.make_in_vain(id text, cycle integer, topic text, key text, txn text, size integer, filler integer)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM load.make(id, cycle, topic, key, txn, size, filler);
+	RAISE 'in vain' USING ERRCODE = 'EOVAN';
+EXCEPTION WHEN SQLSTATE 'EOVAN' THEN
+	NULL;
+END $$;
+
 -- An event on each topic, the captured tables' too, to be waited for.
 CREATE FUNCTION load.mark(marker text, cycle integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -116,13 +136,24 @@ BEGIN
 	RETURN true;
 END $$;
 
-CREATE FUNCTION load.consume_at(source text, sequence bigint, cycle integer) RETURNS boolean LANGUAGE plpgsql AS $$
+-- The next message of a source that numbers them.  Who has the source's row
+-- knows what must be said.
+CREATE FUNCTION load.consume_next(source text, cycle integer, txn text) RETURNS text LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
+DECLARE
+	next bigint;
+	told text[];
 BEGIN
-	IF NOT coalesce(eo.receive_at('torture_at', source, sequence) = 'new', false) THEN
-		RETURN false;
+	INSERT INTO load.source AS s VALUES (source, 1)
+		ON CONFLICT ON CONSTRAINT source_pkey DO UPDATE SET position = s.position + 1 RETURNING s.position INTO next;
+	-- Where a source begins is for its first message to say.
+	told := ARRAY[CASE WHEN next = 1 THEN 'gap' ELSE eo.receive_at('torture_at', source, next + 1) END,
+		eo.receive_at('torture_at', source, next), eo.receive_at('torture_at', source, next)];
+	IF told <> '{gap,new,duplicate}' THEN
+		RAISE 'of message % of % receive_at says %', next, source, told USING ERRCODE = 'EOBAD';
 	END IF;
-	INSERT INTO load.effect VALUES (source || ':' || sequence, cycle);
-	RETURN true;
+	INSERT INTO load.effect VALUES (source || ':' || next, cycle, txn);
+	RETURN source || ':' || next;
 END $$;
 
 -- What would be said now if all of them came once more: which messages are new,
@@ -145,4 +176,5 @@ EXCEPTION WHEN SQLSTATE 'EOASK' THEN
 	NULL;		-- the variables keep what they have
 END $$;
 
+SELECT eo.create_consumer('recent', '2 seconds'), eo.deduplicate_table('load.posted', 'posted', 'message');
 SELECT eo.capture('load.account', mode => 'changelog'), eo.capture('load.fact', mode => 'fact'), eo.capture('load.delta', mode => 'delta');
