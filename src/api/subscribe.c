@@ -186,10 +186,17 @@ parse_start(EoDatabase *db, const char *start_at)
 	return seq;
 }
 
+/*
+ * With its cursor, which says where the log ended then: after a promotion, what
+ * a broker has above that is of this subscription, even if this database does
+ * not know that it was sent.  What is not above it may be of an earlier one.
+ */
 static void
 insert_subscription(const char *name, Datum topics, const char *server,
-					Datum options, int64 start_seq)
+					Datum options, int64 start_seq, int64 last_seq)
 {
+	Oid			cursor_types[] = {TEXTOID, INT8OID};
+	Datum		cursor_values[2];
 	Oid			types[] = {TEXTOID, TEXTARRAYOID, NAMEOID, JSONBOID, INT8OID, NAMEOID, TEXTOID};
 	Datum		values[7];
 	char		nulls[] = "       ";
@@ -221,12 +228,16 @@ insert_subscription(const char *name, Datum topics, const char *server,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("subscription \"%s\" already exists", name),
 				 errhint("Drop it with eo.unsubscribe() first, or choose another name.")));
-	/* The relay makes the cursor of the others, when it takes them up. */
-	if (server == NULL &&
-		SPI_execute_with_args("INSERT INTO eo.cursor (subscription, seq, published_seq)"
+	cursor_values[0] = values[0];
+	cursor_values[1] = Int64GetDatum(last_seq);
+	if (SPI_execute_with_args(server == NULL ?
+							  "INSERT INTO eo.cursor (subscription, seq, published_seq)"
 							  " SELECT id, start_seq, 0 FROM eo.subscription"
+							  " WHERE name OPERATOR(pg_catalog.=) $1" :
+							  "INSERT INTO eo.cursor (subscription, seq, published_seq, replay_until)"
+							  " SELECT id, start_seq, -1, $2 FROM eo.subscription"
 							  " WHERE name OPERATOR(pg_catalog.=) $1",
-							  1, types, values, NULL, false, 0) != SPI_OK_INSERT)
+							  server == NULL ? 1 : 2, cursor_types, cursor_values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not store the cursor");
 	SPI_finish();
 	eo_leave_owner(&scope);
@@ -269,7 +280,8 @@ eo_outbox_subscribe(PG_FUNCTION_ARGS)
 	check_options(kind, options);
 	db = ready_log();
 	start_seq = parse_start(db, text_to_cstring(PG_GETARG_TEXT_PP(5)));
-	insert_subscription(name, PG_GETARG_DATUM(1), server, JsonbPGetDatum(options), start_seq);
+	insert_subscription(name, PG_GETARG_DATUM(1), server, JsonbPGetDatum(options), start_seq,
+						(int64) pg_atomic_read_u64(&db->last_seq));
 	PG_RETURN_INT64(start_seq);
 }
 

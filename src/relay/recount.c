@@ -72,7 +72,7 @@ void
 eo_recount_seek(EoSubscription *sub)
 {
 	int64		target = Max(Min(sub->seek_seq, settled_last_seq()), 0);
-	EoCursor	result = {.seq = target,.published_seq = -1};
+	EoCursor	result = {.seq = target,.published_seq = -1,.replay_until = PG_INT64_MAX};
 	bool		back = target < sub->acked.seq;
 
 	result.seek_number = sub->seek_number;

@@ -94,16 +94,23 @@ take_position(EoSubscription *sub, int64 last_seq)
 
 	/*
 	 * Before anything was sent, what the broker remembers is of another
-	 * subscription or of an earlier pass.  Remember how far that goes.
+	 * subscription or of an earlier pass, and we remember how far that goes.
+	 * But what was made since the subscription began, and in an earlier epoch,
+	 * is our own: it was sent by a primary, or after a backup, of which this
+	 * database is the heir without knowing all.
 	 */
 	if (acked->published_seq == -1)
 	{
+		bool		is_ours = last_seq > acked->replay_until &&
+			EO_SEQ_EPOCH(last_seq) < (int32) pg_atomic_read_u32(&db->epoch);
+
 		acked->published_seq = 0;
-		acked->replay_until = last_seq > acked->seq ? last_seq : 0;
+		acked->replay_until = !is_ours && last_seq > acked->seq ? last_seq : 0;
 		acked->position_kept = last_seq > 0;
 		sub->flush_write = true;
 		eo_progress_note(sub);
-		return;
+		if (!is_ours)
+			return;
 	}
 	if (last_seq == 0)
 	{

@@ -31,7 +31,10 @@ typedef struct EoCursor
 								 * known; -1: nothing was ever sent since the
 								 * subscription began or was sought */
 	int64		replay_until;	/* while seq is below it, a broker that has
-								 * this or more remembers an earlier pass */
+								 * this or more remembers an earlier pass.
+								 * Before anything was sent: one that has no
+								 * more than this remembers an earlier pass or
+								 * another subscription */
 	int32		seek_number;	/* of the last eo.seek() applied */
 	bool		position_kept;	/* the broker, with these options and under this
 								 * identity, has kept a position */

@@ -26,10 +26,13 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* Cursors of subscriptions that are new, and rows of those that were removed */
+/*
+ * Cursors of subscriptions that were restored from a dump, and rows of those
+ * that were removed.  Whatever a broker has was not sent by the former.
+ */
 static EoStatement insert_cursors = {
-	"INSERT INTO eo.cursor (subscription, seq, published_seq)"
-	" SELECT id, start_seq, -1 FROM eo.subscription WHERE home = $1"
+	"INSERT INTO eo.cursor (subscription, seq, published_seq, replay_until)"
+	" SELECT id, start_seq, -1, 9223372036854775807 FROM eo.subscription WHERE home = $1"
 	" AND NOT EXISTS (SELECT FROM eo.cursor c WHERE c.subscription = id)",
 	1, {TEXTOID}
 };

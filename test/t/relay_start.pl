@@ -84,6 +84,16 @@ is(server_starts($node), $starts, 'the server was never restarted');
 
 # ---- promotion ---------------------------------------------------------------
 
+# One that publishes for the first time when the standby does not hear of it any more
+my $fresh_path = PostgreSQL::Test::Utils::tempdir() . '/fresh.jsonl';
+my ($fresh_start) = split /\n/, $node->safe_psql('postgres', <<EOS);
+BEGIN;
+CREATE SERVER file_fresh FOREIGN DATA WRAPPER eo_file OPTIONS (path '$fresh_path');
+SELECT eo.subscribe('fresh', '{*}', 'file_fresh');
+SELECT eo.pause('fresh');
+COMMIT;
+EOS
+enqueue($node, 'a', 5);
 $node->backup('b');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'b', has_streaming => 1);
@@ -93,13 +103,20 @@ is(relays($standby), '0', 'no relay on a standby');
 $standby->safe_psql('postgres', 'SELECT count(*) FROM eo.subscriptions');
 my $before = $node->safe_psql('postgres', 'SELECT last_seq FROM eo.log_status()');
 $node->wait_for_catchup($standby, 'replay');
+$standby->stop;
+$node->safe_psql('postgres', "SELECT eo.resume('fresh')");
+ok(wait_published($node, 'fresh', $before), 'another subscription begins to publish');
 $node->stop;
+$standby->start;
 $standby->promote;
 ok(wait_relay($standby), 'a relay runs after promotion');
 my $after = enqueue($standby, 'a', 20);
 ok(wait_published($standby, 's', $after), 'it publishes');
 ok($after > $before + (1 << 43), 'under a new epoch');
 check_events($standby, $path, 'true', 'the file goes on where it was');
+$standby->safe_psql('postgres', "SELECT eo.resume('fresh')");
+ok(wait_published($standby, 'fresh', $after), 'the other one publishes, too');
+check_events($standby, $fresh_path, "seq > $fresh_start", 'after what it cannot know that it had published');
 $standby->stop;
 
 # ---- leaving -----------------------------------------------------------------
