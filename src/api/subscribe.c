@@ -195,8 +195,8 @@ static void
 insert_subscription(const char *name, Datum topics, const char *server,
 					Datum options, int64 start_seq, int64 last_seq)
 {
-	Oid			cursor_types[] = {TEXTOID, INT8OID};
-	Datum		cursor_values[2];
+	Oid			cursor_types[] = {TEXTOID, INT8OID, INT8OID};
+	Datum		cursor_values[3];
 	Oid			types[] = {TEXTOID, TEXTARRAYOID, NAMEOID, JSONBOID, INT8OID, NAMEOID, TEXTOID};
 	Datum		values[7];
 	char		nulls[] = "       ";
@@ -229,15 +229,12 @@ insert_subscription(const char *name, Datum topics, const char *server,
 				 errmsg("subscription \"%s\" already exists", name),
 				 errhint("Drop it with eo.unsubscribe() first, or choose another name.")));
 	cursor_values[0] = values[0];
-	cursor_values[1] = Int64GetDatum(last_seq);
-	if (SPI_execute_with_args(server == NULL ?
-							  "INSERT INTO eo.cursor (subscription, seq, published_seq)"
-							  " SELECT id, start_seq, 0 FROM eo.subscription"
-							  " WHERE name OPERATOR(pg_catalog.=) $1" :
-							  "INSERT INTO eo.cursor (subscription, seq, published_seq, replay_until)"
-							  " SELECT id, start_seq, -1, $2 FROM eo.subscription"
+	cursor_values[1] = Int64GetDatum(server ? -1 : 0);
+	cursor_values[2] = Int64GetDatum(server ? last_seq : 0);
+	if (SPI_execute_with_args("INSERT INTO eo.cursor (subscription, seq, published_seq, replay_until)"
+							  " SELECT id, start_seq, $2, $3 FROM eo.subscription"
 							  " WHERE name OPERATOR(pg_catalog.=) $1",
-							  server == NULL ? 1 : 2, cursor_types, cursor_values, NULL, false, 0) != SPI_OK_INSERT)
+							  3, cursor_types, cursor_values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not store the cursor");
 	SPI_finish();
 	eo_leave_owner(&scope);

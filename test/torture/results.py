@@ -21,8 +21,8 @@ LEGEND = """\
 - **lost**, **phantoms**, **duplicates**: committed and not received; received and not committed, as seen at receipt; received twice where
   exactly once is promised. Where something is taken away that a promise rests on (a broker put back to a copy older than the
   log, an asynchronous standby promoted), what is said to be lost with it is not counted, and all else is.
-- **slowest recovery**: from the end of a fault, with the server and the broker up again, until an event of then had come out
-  everywhere; the load goes on for up to a second of it"""
+- **slowest recovery**: from the end of a fault, with the server and the broker up again, until everybody had an event within
+  a second of its commit; the load goes on for up to a second of it"""
 
 
 def seconds(value):

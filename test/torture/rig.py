@@ -53,7 +53,6 @@ class Rig:
         self.worst = None           # seconds from the end of a fault until the lag was small
         self.healed_at = None
         self.looked_at = server.log.place()
-        self.expected = ()          # SQLSTATEs of this cycle
         self.watch = Watch()
         self.leftovers = []         # connections to be closed after the check
         self.consumers = [*consumers, Pull(server, "pull")]
@@ -109,7 +108,6 @@ class Rig:
     def run(self, cycle, fault, r):
         """One cycle; raises Broken if a promise was not kept."""
         self.cycle = cycle
-        self.expected = fault.expected
         self.set_options(r)
         self.load.begin(cycle, r.choice(fault.moods), r.choice((0.0, 0.5, 1.0)), fault.expected)
         try:
@@ -149,7 +147,7 @@ class Rig:
         broken += self.check_processes()
         broken += self.check_files()
         broken += self.check_log()
-        broken += self.server.log.complaints(self.looked_at, self.expected)
+        broken += self.server.log.complaints(self.looked_at, self.server.expected)
         self.looked_at = self.server.log.place()
         self.counts["commits"] += len(self.load.acknowledged)
         if broken:
