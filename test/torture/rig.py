@@ -23,7 +23,7 @@ ORPHAN_SECONDS = 10
 SOON = ("0", "2s")      # is the log's space given back
 GIVE_BACK_SECONDS = 30
 RSS_LIMIT_KB = 128 * 1024
-FD_LIMIT = 200
+FD_LIMIT = 60
 
 
 class Broken(Exception):
@@ -232,6 +232,12 @@ class Rig:
     def held_segments(self):
         return self.server.one("SELECT count(*) FROM eo.segment_status() WHERE first_seq > 0 AND NOT active")
 
+    def files_of(self, pid):
+        """How many it has open, without those of the database, which PostgreSQL opens and closes as it likes."""
+        folder = "/proc/%d/fd" % pid
+        files = [os.readlink(os.path.join(folder, name)) for name in os.listdir(folder)]
+        return sum(1 for name in files if not name.startswith(self.server.data))
+
     def check_processes(self):
         broken = ["an orphan: %d %s" % orphan for orphan in self.orphans().items()]
         for pid in [self.server.relay(), *self.server.publishers()]:
@@ -241,7 +247,7 @@ class Rig:
             try:
                 with open("/proc/%d/status" % pid) as f:
                     rss = next(int(line.split()[1]) for line in f if line.startswith("RssAnon"))
-                files = len(os.listdir("/proc/%d/fd" % pid))
+                files = self.files_of(pid)
             except (FileNotFoundError, ProcessLookupError, StopIteration):
                 continue        # it has ended, and another one begins
             if rss > RSS_LIMIT_KB or files > FD_LIMIT:

@@ -3,9 +3,9 @@ watch
 
 Samples of a process's memory and files over the cycles that it lives through,
 and whether they show a slope: not that it has grown once, but that it goes on.
+What comes and goes with the work (buffers of a backlog, megabytes of them) is
+not in the least that a process has for a while; what leaks is.
 """
-from statistics import median
-
 LEAST = 12              # samples; those of the first quarter do not count
 STEP_KB = 4096
 STEP_FILES = 2
@@ -31,10 +31,10 @@ class Watch:
         if len(samples) < LEAST:
             return []
         found = []
-        a, b, c = (median(part) for part in thirds([one[0] for one in samples]))
+        a, b, c = (min(part) for part in thirds([one[0] for one in samples]))
         if b - a > self.step and c - b > self.step:
             found.append("process %d grows: %d, %d, %d kB" % (pid, a, b, c))
-        a, b, c = thirds([one[1] for one in samples])
-        if min(b) > max(a) + STEP_FILES and min(c) > max(b) + STEP_FILES:
-            found.append("process %d opens ever more files: %d, %d, %d" % (pid, min(a), min(b), min(c)))
+        a, b, c = (min(part) for part in thirds([one[1] for one in samples]))
+        if b - a > STEP_FILES and c - b > STEP_FILES:
+            found.append("process %d opens ever more files: %d, %d, %d" % (pid, a, b, c))
         return found

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """checker_test.py
 
-The oracle of the torture rig (test/torture/checker.py): a history in which all
-promises are kept gives nothing, and each one defect made up in it is found.
+The oracle of the torture rig (test/torture/checker.py, watch.py): a history in
+which all promises are kept gives nothing, and each one defect made up in it is found.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import tap
 from arrival import Arrival
 from checker import Checker, Ledger, check_database
 from errors import surprise
+from watch import Watch
 
 CYCLE = 1
 MARKER = "t.marker.1"
@@ -552,6 +553,27 @@ def test_surprises():
     assert surprise(error(None), gone, ()) is None
     assert surprise(error(None), None, ()) is None
     assert surprise(error(None), there, ()) == "Exception it failed"
+
+
+# ---- leaks ---------------------------------------------------------------------
+
+def watched(samples):
+    watch = Watch()
+    watch.step = 1024
+    for kilobytes, files in samples:
+        watch.note(7, kilobytes, files)
+    return watch.leaks(7)
+
+
+def test_leaks():
+    """what grows all the time is a leak, also amid what comes and goes; a buffer that stays for some cycles is none"""
+    sawtooth = [4800 + 450 * (number % 7) for number in range(60)]
+    rarely = [4900] * 17 + [6000] * 14 + [4900] + [7000] * 13
+    assert watched([(kilobytes, 50) for kilobytes in sawtooth]) == []
+    assert watched([(kilobytes, 50) for kilobytes in rarely]) == []
+    leaking = [kilobytes + 80 * number for number, kilobytes in enumerate(sawtooth)]
+    assert watched([(kilobytes, 50) for kilobytes in leaking]) == ["process 7 grows: 6450, 7600, 8720 kB"]
+    assert watched([(4800, 50 + number) for number in range(60)]) == ["process 7 opens ever more files: 65, 80, 95"]
 
 
 tap.main(globals())
