@@ -12,11 +12,11 @@ import re
 import statistics
 import time
 import traceback
-import types
 
 from lab import CLIENTS, LOOK_SECONDS, PROBES, processor_seconds, wait
 
 LIVE_SECONDS = 120      # for a relay to begin; JVMs need some
+WARM_RATE = 1000        # before the rates whose latencies are measured
 QUIET_SECONDS = 20      # without anything new, what is missing is lost
 CATCH_UP_SECONDS = 120
 CHECK_SECONDS = 5       # asking costs the server time that is measured
@@ -27,12 +27,13 @@ class Scale:
 
     def __init__(self, quick, backlog, limit):
         self.transactions = 2000 if quick else 20000
-        self.seconds = 4 if quick else 20
-        self.warm = 1 if quick else 10      # relays in Java compile themselves meanwhile
+        self.seconds = 4 if quick else 10
+        self.warm = 1 if quick else 8       # relays in Java compile themselves meanwhile
         self.rates = (100, 1000, 5000)
         self.backlog = backlog or (20000 if quick else 5000000)
         self.limit = limit or (60 if quick else 600)
-        self.settle = 3 if quick else 75
+        self.fill = self.limit / 2
+        self.settle = 3 if quick else 60
         self.quiet = 5 if quick else QUIET_SECONDS
 
 
@@ -105,7 +106,7 @@ def throughput(rig, peer, scale, idle):
         lab.consume(PROBES + most * (scale.warm + scale.seconds))
         lab.start()
         lab.live(LIVE_SECONDS)
-        arrived(lab, lab.load(most, scale.warm).finish(), scale.limit, scale.quiet)
+        arrived(lab, [lab.load(most, scale.warm).finish()], scale.limit, scale.quiet)
         before = lab.consumer.account()
         load = lab.load(most, scale.seconds, PROBES + most * scale.warm)
         wait(lambda: load.process.poll() is not None, scale.seconds + 60, "the load to end")
@@ -130,11 +131,12 @@ def latencies(load, received):
         if committed and received[load.first_id + number]))
 
 
-def arrived(lab, load, seconds, quiet):
+def arrived(lab, loads, seconds, quiet):
     """Waits until all that was committed has come, or nothing comes for `quiet` seconds."""
+    committed = sum(load.committed for load in loads)
     deadline = time.monotonic() + seconds
     account, since = lab.consumer.account(), time.monotonic()
-    while account.distinct < load.committed + lab.probes and time.monotonic() < deadline:
+    while account.distinct < committed + lab.probes and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
         now = lab.consumer.account()
         if now.distinct != account.distinct:
@@ -143,11 +145,6 @@ def arrived(lab, load, seconds, quiet):
             break
         account = now
     return lab.consumer.account()
-
-
-def both(one, other):
-    """Of two loads what arrived() asks for."""
-    return types.SimpleNamespace(committed=one.committed + other.committed)
 
 
 @contextlib.contextmanager
@@ -176,49 +173,56 @@ class Spent:
         return cpu - self.cpu, wal - self.wal
 
 
-def one_rate(rig, peer, scale, idle, rate):
-    with rig.lab(peer, idle) as lab:
-        lab.consume(PROBES + rate * (scale.seconds + scale.warm))
-        lab.start()
-        lab.live(LIVE_SECONDS)
-        warm = lab.load(rate, scale.warm).finish()
-        arrived(lab, warm, scale.limit, scale.quiet)
-        spent = Spent(lab)
-        load = lab.load(rate, scale.seconds, PROBES + rate * scale.warm).finish()
-        arrived(lab, both(warm, load), scale.limit, scale.quiet)
-        lab.relay.check()
-        cpu, wal = spent.since()
-        received = lab.consumer.close()
-    lost = missing(warm, received) + missing(load, received)
-    if lost:
-        raise RuntimeError("at %d/s %d of %d events have not come" % (rate, lost, both(warm, load).committed))
-    p50, p99, p999 = percentiles(latencies(load, received))
-    return {"p50_%d" % rate: p50, "p99_%d" % rate: p99, "p999_%d" % rate: p999,
-            "came_to_%d" % rate: load.rate, "cpu_%d" % rate: cpu * 1e6 / load.committed,
-            "wal_%d" % rate: wal / load.committed}
+def at_rate(lab, scale, loads, rate):
+    """A load after those before it, until all has come; what it took of processors and WAL."""
+    spent = Spent(lab)
+    first_id = loads[-1].first_id + len(loads[-1].sent_at)
+    loads.append(lab.load(rate, scale.seconds, first_id).finish())
+    arrived(lab, loads, scale.limit, scale.quiet)
+    lab.relay.check()
+    cpu, wal = spent.since()
+    return {"came_to_%d" % rate: loads[-1].rate, "cpu_%d" % rate: cpu * 1e6 / loads[-1].committed,
+            "wal_%d" % rate: wal / loads[-1].committed}
 
 
 @measure(idle=True)
 def latency(rig, peer, scale, idle):
     """from commit to a consumer of Kafka, at 100, 1,000 and 5,000 events/s"""
     result = {}
-    for rate in scale.rates:
+    with rig.lab(peer, idle) as lab:
+        lab.consume(PROBES + scale.warm * WARM_RATE + scale.seconds * sum(scale.rates))
+        lab.start()
+        lab.live(LIVE_SECONDS)
+        loads = [lab.load(WARM_RATE, scale.warm).finish()]
+        arrived(lab, loads, scale.limit, scale.quiet)
+        for rate in scale.rates:
+            result.update(at_rate(lab, scale, loads, rate))
+        received = lab.consumer.close()
+    for rate, load in zip(scale.rates, loads[1:]):
         with part_of(result):
-            result.update(one_rate(rig, peer, scale, idle, rate))
+            lost = missing(load, received)
+            if lost:
+                raise RuntimeError("at %d/s %d of %d events have not come" % (rate, lost, load.committed))
+            result.update(zip(("p50_%d" % rate, "p99_%d" % rate, "p999_%d" % rate),
+                              percentiles(latencies(load, received))))
     return result
 
 
 def wait_drained(lab, count, limit):
-    """Returns the last account, taken when all has come, or the time is over."""
-    deadline = time.monotonic() + limit
+    """
+    Returns the last account: when all has come, or the time is over, or a
+    quarter of it if the rest cannot come in time.
+    """
+    begun = time.monotonic()
     checked = 0
     while True:
-        account = lab.consumer.account()
-        if account.distinct >= count or time.monotonic() > deadline:
+        account, passed = lab.consumer.account(), time.monotonic() - begun
+        hopeless = passed > limit / 4 and account.distinct * limit < count * passed
+        if account.distinct >= count or passed > limit or hopeless:
             return account
-        if time.monotonic() - checked > CHECK_SECONDS:
+        if passed - checked > CHECK_SECONDS:
             lab.relay.check()
-            checked = time.monotonic()
+            checked = passed
         time.sleep(LOOK_SECONDS)
 
 
@@ -236,7 +240,7 @@ def drain(rig, peer, scale, idle):
     with rig.lab(peer, idle) as lab:
         size = lab.server.size()
         begun = time.monotonic()
-        count = lab.fill(scale.backlog, 1, scale.limit)
+        count = lab.fill(scale.backlog, 1, scale.fill)
         filled = time.monotonic() - begun
         peak = lab.server.size() - size + peer.held(lab)
         lab.consume(count)
@@ -249,13 +253,15 @@ def drain(rig, peer, scale, idle):
         cpu, wal = lab.processor_of_server() - cpu, lab.server.wal_position() - wal
         done = max(account.distinct, 1)
         seconds = account.last_us / 1e6 - begun if account.distinct == count else time.time() - begun
-        settle(lab, scale.settle)
-        disk = lab.server.size() - size + peer.held(lab)
+        disk = None
+        if account.distinct == count:
+            settle(lab, scale.settle)
+            disk = (lab.server.size() - size + peer.held(lab)) / count
     return {"drain": account.distinct / seconds, "backlog": count, "drained": account.distinct,
             "first_s": account.first_us / 1e6 - begun if account.distinct else None,
             "filled": count / filled, "relay_cpu": relay * 1e6 / done if lab.relay.pids() else None,
             "server_cpu": cpu * 1e6 / done, "total_cpu": (relay + cpu) * 1e6 / done,
-            "relay_wal": wal / done, "disk": disk / count, "disk_before": peak / count,
+            "relay_wal": wal / done, "disk": disk, "disk_before": peak / count,
             "drain_duplicates": account.duplicates, "drain_disordered": account.disordered}
 
 
@@ -281,7 +287,7 @@ def down(rig, peer, scale, idle):
         finally:
             rig.kafka.start()
             back = time.time()
-        account = arrived(lab, both(healthy, without), CATCH_UP_SECONDS, 4 * scale.quiet)
+        account = arrived(lab, [healthy, without], CATCH_UP_SECONDS, 4 * scale.quiet)
         lab.relay.check()
         received = lab.consumer.close()
     lost = missing(healthy, received) + missing(without, received)
@@ -310,7 +316,7 @@ def one_kill(rig, peer, scale, part):
         killed = time.time() * 1e6
         lab.relay.revive(part)
         load.finish()
-        account = arrived(lab, load, CATCH_UP_SECONDS, 4 * scale.quiet)
+        account = arrived(lab, [load], CATCH_UP_SECONDS, 4 * scale.quiet)
         lab.relay.check()
         received = lab.consumer.close()
     worst = max(latencies(load, received), default=None)

@@ -128,7 +128,7 @@ def measure_all(rig, samples, peers, measures, scale, arguments):
         for measure in measures:
             if measure.long and number >= arguments.drains:
                 continue
-            for idle in (False, True) if measure.idle and arguments.idle else (False,):
+            for idle in (False, True) if measure.idle and number < arguments.idles else (False,):
                 rig.say("== round %d: %s%s: %s" % (number + 1, measure.name,
                                                   " with an idle transaction" if idle else "", measure.help))
                 for peer in peers:
@@ -150,7 +150,7 @@ def run(arguments, peers, measures):
         else:
             samples.data["missing"].pop(peer.name, None)
             present.append(peer)
-    samples.set_conditions(conditions(scale, arguments))
+    samples.set_conditions(conditions(scale, arguments.quick))
     try:
         rig.open()
         measure_all(rig, samples, present, measures, scale, arguments)
@@ -173,7 +173,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--drains", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--no-idle", dest="idle", action="store_false")
+    parser.add_argument("--idles", type=int, default=1)
     parser.add_argument("--backlog", type=int, default=0)
     parser.add_argument("--limit", type=int, default=0)
     arguments = parser.parse_args()

@@ -85,7 +85,7 @@ TABLES = (
 )
 
 
-def conditions(scale, arguments):
+def conditions(scale, quick):
     """What holds for all measurements of a run, as lines."""
     return {
         "machine": machine(),
@@ -94,15 +94,14 @@ def conditions(scale, arguments):
         "Kafka": "one broker on the same machine, %d partitions, acks=all, idempotent producers"
                  % PARTITIONS,
         "events": "%d bytes of JSON, %d keys; %s" % (PAYLOAD, KEYS, CONDITIONS),
-        "rounds": "%d, of the backlog %d; medians (least-greatest)" % (
-            arguments.rounds, min(arguments.rounds, arguments.drains)),
         "times": "%d s of load after %d s to warm up; a backlog of %d, %d s at most to go in and %d s to"
-                 " go out, then what was reached counts" % (
-                     scale.seconds, scale.warm, scale.backlog, scale.limit, scale.limit),
+                 " go out, or a quarter of that where it would take longer, then what was reached counts" % (
+                     scale.seconds, scale.warm, scale.backlog, scale.fill, scale.limit),
+        "rounds": "the peers in turn, measure by measure; medians (least-greatest) of the rounds that a table names",
         "idle": "a transaction with an id and a snapshot, open in the same database from before the"
                 " first event on",
         "disk": "growth of the database, and WAL that a slot keeps, after %d s more of an event a second" % scale.settle,
-        "quick": "QUICK=1: too little to compare anything by" if arguments.quick else "",
+        "quick": "QUICK=1: too little to compare anything by" if quick else "",
     }
 
 
@@ -147,8 +146,18 @@ class Report:
                     lines.append((label, peer, idle, "_" + part if part else ""))
         return lines
 
+    def rounds(self, table):
+        """How often it was measured."""
+        def text(suffix):
+            counts = sorted({len(self.data["taken"].get("%s/%s%s" % (peer.name, table.measure, suffix), []))
+                             for peer in self.peers})
+            return "%d" % counts[0] if len(counts) == 1 else "%d to %d" % (counts[0], counts[-1])
+
+        idle = text("/idle")
+        return "Rounds: %s%s." % (text(""), ", with an idle transaction %s" % idle if idle != "0" else "")
+
     def table(self, table):
-        lines = ["", "### %s" % table.title, "",
+        lines = ["", "### %s" % table.title, "", self.rounds(table), "",
                  "| | %s |" % " | ".join(column.heading for column in table.columns),
                  "|---|%s" % ("---|" * len(table.columns))]
         for label, peer, idle, suffix in self.lines_of(table):
