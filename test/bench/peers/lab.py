@@ -26,6 +26,7 @@ PARTITIONS = 4
 CLIENTS = 10
 LOOK_SECONDS = 0.1
 PROBES = 100            # ids below are of events that ask whether the relay runs
+WARM_UP = (("rate", 500000), ("latency", 3000, 15))      # of the broker; kafka_bare's arguments
 FILL_BATCH = 1000       # events of a backlog in one transaction
 FILL_CHUNK = 50000
 
@@ -307,11 +308,17 @@ class Lab:
             wait(arrived, seconds, "an event to come to Kafka")
 
     def fill(self, count, first_id, seconds):
-        """Adds a backlog; returns how many it is, fewer if the time is over."""
+        """
+        Adds a backlog; returns how many it is: fewer if the time is over, or a
+        quarter of it when the rest cannot be in in time.
+        """
         self.server.execute(FILL.format(batch=FILL_BATCH, statement=self.peer.fill()))
-        deadline = time.monotonic() + seconds
+        begun = time.monotonic()
         done = 0
-        while done < count and time.monotonic() < deadline:
+        while done < count:
+            passed = time.monotonic() - begun
+            if passed > seconds or passed > seconds / 4 and done * seconds < count * passed:
+                break
             chunk = min(FILL_CHUNK, count - done)
             self.server.execute("SET synchronous_commit = off; CALL bench.fill(%d, %d, '%s')" % (
                 first_id + done, first_id + done + chunk - 1, self.topic))
@@ -346,6 +353,7 @@ class Rig:
         self.directory = directory
         self.template = os.path.join(directory, "empty")
         self.kafka = Kafka(directory)
+        self.warm = False
         self.began = time.monotonic()
         self.labs = 0
         self.described = []     # the peers whose version is known
@@ -356,11 +364,30 @@ class Rig:
         Cluster.make_template(self.template)
         self.consumer = compile_c(self.directory, "peers/consumer", "rdkafka")
         self.load = compile_c(self.directory, "peers/load", "libpq")
-        self.say("starting Kafka")
-        self.kafka.start()
+        self.start_kafka()
 
     def close(self):
         self.kafka.stop()
+
+    def start_kafka(self):
+        self.kafka.start()
+        self.warm = False
+
+    def warm_up(self):
+        """Lets the broker compile itself, or whoever comes first pays for it."""
+        self.say("starting Kafka, and warming it up")
+        self.kafka.tool("create", "warm", str(PARTITIONS))
+        consumer = subprocess.Popen(
+            [self.consumer, self.kafka.brokers, "warm", "1", str(KEYS), os.devnull],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        try:
+            for arguments in WARM_UP:
+                self.kafka.produce("warm", *arguments, PAYLOAD)
+        finally:
+            consumer.kill()
+            consumer.wait()
+        self.kafka.tool("delete", "warm")
+        self.warm = True
 
     def say(self, text):
         seconds = int(time.monotonic() - self.began)
@@ -370,6 +397,8 @@ class Rig:
     @contextlib.contextmanager
     def lab(self, peer, idle=False):
         """A lab with the peer installed, and with an idle transaction if asked."""
+        if not self.warm:
+            self.warm_up()
         self.labs += 1
         name = "%s-%d-%d" % (peer.name, os.getpid(), self.labs)
         directory = os.path.join(self.directory, name)

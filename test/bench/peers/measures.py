@@ -13,10 +13,12 @@ import statistics
 import time
 import traceback
 
+from cost import PROBE
 from lab import CLIENTS, LOOK_SECONDS, PROBES, processor_seconds, wait
 
 LIVE_SECONDS = 120      # for a relay to begin; JVMs need some
 WARM_RATE = 1000        # before the rates whose latencies are measured
+MOST_RATE = 40000       # more than ten clients can commit
 QUIET_SECONDS = 20      # without anything new, what is missing is lost
 CATCH_UP_SECONDS = 120
 CHECK_SECONDS = 5       # asking costs the server time that is measured
@@ -26,9 +28,10 @@ class Scale:
     """How much is measured."""
 
     def __init__(self, quick, backlog, limit):
-        self.transactions = 2000 if quick else 20000
-        self.seconds = 4 if quick else 10
-        self.warm = 1 if quick else 8       # relays in Java compile themselves meanwhile
+        self.transactions = 500         # without and with an event in turn, so many each time
+        self.turns = 4 if quick else 20
+        self.seconds = 3 if quick else 6
+        self.warm = 1 if quick else 6       # relays in Java compile themselves meanwhile
         self.rates = (100, 1000, 5000)
         self.backlog = backlog or (20000 if quick else 5000000)
         self.limit = limit or (60 if quick else 600)
@@ -60,61 +63,54 @@ def measure(idle, long=False):
     return register
 
 
-PGBENCH = """BEGIN;
-INSERT INTO bench.orders (customer, total) VALUES (:key, 12.5);
-{statement}
-END;
+TRANSACTIONS = """
+CREATE PROCEDURE bench.transactions_{name}(count bigint, event_topic text) LANGUAGE plpgsql AS $$
+DECLARE
+	event_key text;
+	event_payload text;
+BEGIN
+	FOR number IN 1..count LOOP
+		event_key := bench.key(number);
+		event_payload := bench.payload(number);
+		INSERT INTO bench.orders (customer, total) VALUES (event_key, 12.5);
+		{statement};
+		COMMIT;
+	END LOOP;
+END $$
 """
 
 
-def pgbench(lab, scale, statement):
-    """Returns (us on the clock, us of the server's processors, WAL bytes) of a transaction."""
-    path = os.path.join(lab.directory, "transaction.pgbench")
-    with open(path, "w") as f:
-        f.write(PGBENCH.format(statement=statement + ";" if statement else ""))
-    payload = lab.server.value("SELECT bench.payload(1)")
-    command = ["pgbench", "--no-vacuum", "--client", "1", "--protocol", "prepared", "--file", path,
-               "--define", "topic=" + lab.topic, "--define", "key=customer-1",
-               "--define", "payload=" + payload, "--transactions", str(scale.transactions)]
-    environment = dict(lab.server.environment, PGOPTIONS="-c synchronous_commit=off")
-    cpu, wal = lab.processor_of_server(), lab.server.wal_position()
-    out = lab.server.run(*command, env=environment, capture_output=True).stdout
-    cpu, wal = lab.processor_of_server() - cpu, lab.server.wal_position() - wal
-    latency = float(re.search(r"latency average = ([\d.]+) ms", out).group(1)) * 1e3
-    return latency, cpu * 1e6 / scale.transactions, wal / scale.transactions
+def in_procedure(statement):
+    """As a statement of PL/pgSQL, with variables of that."""
+    statement = re.sub(r"^SELECT\b", "PERFORM", statement)
+    return re.sub(r"(?<!:):(topic|key|payload)\b", r"event_\1", statement)
+
+
+def turn(name, scale, topic):
+    """Some of the transactions of a procedure: processor time in ns, seconds, bytes of WAL."""
+    wal = "SELECT pg_current_wal_insert_lsn() AS wal%d \\gset"
+    return [PROBE.format(0), wal % 0,
+            "CALL bench.transactions_%s(%d, '%s');" % (name, scale.transactions, topic),
+            PROBE.format(1), wal % 1,
+            "SELECT '%s', :at1 - :at0, :cpu1 - :cpu0, :'wal1'::pg_lsn - :'wal0'::pg_lsn;" % name]
 
 
 @measure(idle=True)
 def cost(rig, peer, scale, idle):
     """what one event adds to a transaction that writes a row: time, processor, WAL"""
+    names = ("without", "with")
     with rig.lab(peer, idle) as lab:
-        statements = {"without": "", "with": peer.write()}
-        pgbench(lab, scale, peer.write())
+        for name, statement in zip(names, ("NULL", in_procedure(peer.write()))):
+            lab.server.execute(TRANSACTIONS.format(name=name, statement=statement))
         lab.server.execute("CHECKPOINT")
-        turns = [{name: pgbench(lab, scale, statements[name]) for name in statements}
-                 for _ in range(3)]
-    clock, cpu, wal = (statistics.median(turn["with"][i] - turn["without"][i] for turn in turns)
-                       for i in range(3))
-    return {"commit_us": clock, "commit_cpu_us": cpu, "commit_wal": wal}
-
-
-@measure(idle=True)
-def throughput(rig, peer, scale, idle):
-    """events/s into Kafka while ten clients commit as fast as they can"""
-    most = 40000
-    with rig.lab(peer, idle) as lab:
-        lab.consume(PROBES + most * (scale.warm + scale.seconds))
-        lab.start()
-        lab.live(LIVE_SECONDS)
-        arrived(lab, [lab.load(most, scale.warm).finish()], scale.limit, scale.quiet)
-        before = lab.consumer.account()
-        load = lab.load(most, scale.seconds, PROBES + most * scale.warm)
-        wait(lambda: load.process.poll() is not None, scale.seconds + 60, "the load to end")
-        after, ended = lab.consumer.account(), time.time()
-        load.finish()
-        seconds = ended - min(us for us in load.sent_at if us) / 1e6
-        lab.relay.check()
-    return {"throughput": (after.distinct - before.distinct) / seconds, "written": load.rate}
+        turns = [line for _ in range(1 + scale.turns) for name in names for line in turn(name, scale, lab.topic)]
+        taken = {name: [] for name in names}
+        for line in lab.server.psql("\n".join(["SET synchronous_commit = off;", *turns])):
+            name, *values = line.split("|")
+            taken[name].append([float(value) / scale.transactions for value in values])
+    clock, cpu, wal = (statistics.median(one[i] - other[i] for one, other in zip(
+        taken["with"][1:], taken["without"][1:])) for i in range(3))
+    return {"commit_us": clock * 1e6, "commit_cpu_us": cpu / 1e3, "commit_wal": wal}
 
 
 def percentiles(values):
@@ -176,8 +172,7 @@ class Spent:
 def at_rate(lab, scale, loads, rate):
     """A load after those before it, until all has come; what it took of processors and WAL."""
     spent = Spent(lab)
-    first_id = loads[-1].first_id + len(loads[-1].sent_at)
-    loads.append(lab.load(rate, scale.seconds, first_id).finish())
+    loads.append(lab.load(rate, scale.seconds, next_id(loads)).finish())
     arrived(lab, loads, scale.limit, scale.quiet)
     lab.relay.check()
     cpu, wal = spent.since()
@@ -185,19 +180,40 @@ def at_rate(lab, scale, loads, rate):
             "wal_%d" % rate: wal / loads[-1].committed}
 
 
+def next_id(loads):
+    return loads[-1].first_id + len(loads[-1].sent_at)
+
+
+def throughput(lab, scale, loads):
+    """What comes while the clients commit as fast as they can."""
+    before = lab.consumer.account()
+    load = lab.load(MOST_RATE, scale.seconds, next_id(loads))
+    loads.append(load)
+    wait(lambda: load.process.poll() is not None, scale.seconds + 60, "the load to end")
+    after, ended = lab.consumer.account(), time.time()
+    load.finish()
+    seconds = ended - min(us for us in load.sent_at if us) / 1e6
+    lab.relay.check()
+    return {"throughput": (after.distinct - before.distinct) / seconds, "written": load.rate}
+
+
 @measure(idle=True)
 def latency(rig, peer, scale, idle):
-    """from commit to a consumer of Kafka, at 100, 1,000 and 5,000 events/s"""
+    """from commit to a consumer of Kafka, at 100, 1,000 and 5,000 events/s; and as many as there can be"""
     result = {}
     with rig.lab(peer, idle) as lab:
-        lab.consume(PROBES + scale.warm * WARM_RATE + scale.seconds * sum(scale.rates))
+        lab.consume(PROBES + scale.warm * WARM_RATE + scale.seconds * (sum(scale.rates) + MOST_RATE))
         lab.start()
         lab.live(LIVE_SECONDS)
         loads = [lab.load(WARM_RATE, scale.warm).finish()]
         arrived(lab, loads, scale.limit, scale.quiet)
         for rate in scale.rates:
             result.update(at_rate(lab, scale, loads, rate))
-        received = lab.consumer.close()
+        with part_of(result):
+            result.update(throughput(lab, scale, loads))
+        arrived(lab, loads, scale.limit, scale.quiet)
+        account, received = lab.consumer.account(), lab.consumer.close()
+    result.update(live_duplicates=account.duplicates, live_disordered=account.disordered)
     for rate, load in zip(scale.rates, loads[1:]):
         with part_of(result):
             lost = missing(load, received)
@@ -271,31 +287,6 @@ def missing(load, received):
                if committed and not received[load.first_id + number])
 
 
-@measure(idle=False)
-def down(rig, peer, scale, idle):
-    """commits' p99 with Kafka stopped, against before; what comes after it is back"""
-    rate = 1000
-    events = rate * scale.seconds
-    with rig.lab(peer, idle) as lab:
-        lab.consume(PROBES + 2 * events)
-        lab.start()
-        lab.live(LIVE_SECONDS)
-        healthy = lab.load(rate, scale.seconds).finish()
-        rig.kafka.stop()
-        try:
-            without = lab.load(rate, scale.seconds, PROBES + events).finish()
-        finally:
-            rig.kafka.start()
-            back = time.time()
-        account = arrived(lab, [healthy, without], CATCH_UP_SECONDS, 4 * scale.quiet)
-        lab.relay.check()
-        received = lab.consumer.close()
-    lost = missing(healthy, received) + missing(without, received)
-    return {"healthy_p99": healthy.p99, "down_p99": without.p99, "down_lost": lost,
-            "down_duplicates": account.duplicates, "down_disordered": account.disordered,
-            "down_resume_s": None if lost else max(account.last_us / 1e6 - back, 0)}
-
-
 def resumed(load, received, killed):
     """Seconds to the receipt of the first event that was sent when the relay was dead already."""
     after = [received[load.first_id + number] for number, sent in enumerate(load.sent_at)
@@ -334,6 +325,31 @@ def kill(rig, peer, scale, idle):
         with part_of(result):
             result.update(one_kill(rig, peer, scale, part))
     return result
+
+
+@measure(idle=False)
+def down(rig, peer, scale, idle):
+    """commits' p99 with Kafka stopped, against before; what comes after it is back"""
+    rate = 1000
+    events = rate * scale.seconds
+    with rig.lab(peer, idle) as lab:
+        lab.consume(PROBES + 2 * events)
+        lab.start()
+        lab.live(LIVE_SECONDS)
+        healthy = lab.load(rate, scale.seconds).finish()
+        rig.kafka.stop()
+        try:
+            without = lab.load(rate, scale.seconds, PROBES + events).finish()
+        finally:
+            rig.start_kafka()
+            back = time.time()
+        account = arrived(lab, [healthy, without], CATCH_UP_SECONDS, 4 * scale.quiet)
+        lab.relay.check()
+        received = lab.consumer.close()
+    lost = missing(healthy, received) + missing(without, received)
+    return {"healthy_p99": healthy.p99, "down_p99": without.p99, "down_lost": lost,
+            "down_duplicates": account.duplicates, "down_disordered": account.disordered,
+            "down_resume_s": None if lost else max(account.last_us / 1e6 - back, 0)}
 
 
 # For the head of the section.

@@ -131,7 +131,9 @@ def measure_all(rig, samples, peers, measures, scale, arguments):
             for idle in (False, True) if measure.idle and number < arguments.idles else (False,):
                 rig.say("== round %d: %s%s: %s" % (number + 1, measure.name,
                                                   " with an idle transaction" if idle else "", measure.help))
-                for peer in peers:
+                # the first of a measure may find another machine than the last
+                first = number % max(len(peers), 1)
+                for peer in peers[first:] + peers[:first]:
                     if samples.count(samples.key(peer, measure, idle)) <= number:
                         take(rig, samples, peer, measure, scale, idle)
 

@@ -61,7 +61,7 @@ class Consuming(Processes):
 @peer
 class PgQ(Ticked):
     name = "pgq"
-    title = "PgQ"
+    title = "PgQ, Python forwarder"
     needs = ("pgq",)
     choices = ("pgqd with ticker_period = %g s, ticker_max_lag = 0 and ticker_idle_period = 1 s, rotation every"
                " %d s, seen to every %d s; next_batch, get_batch_cursor by %d, finish_batch; looks every %d ms"
@@ -106,7 +106,7 @@ class PgQ(Ticked):
 @peer
 class PgQue(Ticked):
     name = "pgque"
-    title = "PgQue"
+    title = "PgQue, Python forwarder"
     choices = ("a loop calls ticker_loop() with tick_period_ms = %d, ticker_max_lag = 1 ms, and"
                " maintenance every %d s, rotation every %d s; receive() whole batches, ack(); looks every %d ms"
                % (TICK_MS, MAINTENANCE_SECONDS, ROTATION_SECONDS, POLL_SECONDS * 1000))
@@ -145,7 +145,7 @@ class PgQue(Ticked):
 @peer
 class Pgmq(Peer):
     name = "pgmq"
-    title = "pgmq"
+    title = "pgmq, Python forwarder"
     choices = ("read() of %d messages with a timeout of 10 s, delete() when Kafka has acknowledged them;"
                " looks every %d ms; the key is a header; vacuumed as the outbox table is"
                % (BATCH, POLL_SECONDS * 1000))
@@ -185,7 +185,7 @@ class Pgmq(Peer):
 @peer
 class MessageDb(Peer):
     name = "message_db"
-    title = "message-db"
+    title = "message-db, Python forwarder"
     choices = ("a stream for each key, one category; get_category_messages() by %d, the position written to a"
                " stream after each; looks every %d ms" % (BATCH, POLL_SECONDS * 1000))
     caveat = "writers of a category wait for each other until they commit; nothing is ever removed"
