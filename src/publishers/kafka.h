@@ -118,6 +118,7 @@ struct KafkaState
 	int64_t    *refused;		/* see kafka_position.c */
 	size_t		refused_count;
 	int64_t		txn_start;		/* monotonic ms */
+	int64_t		waited_ms;		/* for more input, in this transaction */
 	int64_t		stored_at;		/* monotonic ms */
 	int64_t		end_ms;			/* what the latest commit took */
 };

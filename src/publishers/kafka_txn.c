@@ -229,6 +229,7 @@ begin(KafkaState *state)
 	error = rd_kafka_begin_transaction(state->rk);
 	name_transaction(state);
 	state->txn_start = kafka_now_ms();
+	state->waited_ms = 0;
 	if (error == NULL)
 		return true;
 	snprintf(state->last_error, sizeof(state->last_error), "%s",
@@ -498,20 +499,29 @@ kafka_txn_publish(KafkaState *state, KafkaTopic *topic, const EoEventMessage *ev
 	return PUBLISH_TAKEN;
 }
 
-/* Whether the relay has sent more, or does so soon: the transaction may grow. */
+/*
+ * Whether the relay has sent more, or does so soon: the transaction may grow.
+ * What is waited for that counts for all of the transaction, or one that always
+ * comes before the wait is over would keep it open for as long as it may be.
+ */
 static bool
-input_waits(const KafkaState *state)
+input_waits(KafkaState *state)
 {
-	int			ms = state->end_ms / 4;
+	int64_t		start = kafka_now_ms();
+	int64_t		ms = state->end_ms / 4;
 	struct pollfd fd = {STDIN_FILENO, POLLIN, 0};
+	bool		waits;
 
-	if (state->count < TXN_LARGE_EVENTS)
-		ms = 0;
-	else if (ms < TXN_LARGE_WAIT_MS)
+	if (ms < TXN_LARGE_WAIT_MS)
 		ms = TXN_LARGE_WAIT_MS;
 	else if (ms > TXN_LARGE_WAIT_MAX_MS)
 		ms = TXN_LARGE_WAIT_MAX_MS;
-	return poll(&fd, 1, ms) == 1 && (fd.revents & POLLIN);
+	ms -= state->waited_ms;
+	if (state->count < TXN_LARGE_EVENTS || ms < 0)
+		ms = 0;
+	waits = poll(&fd, 1, (int) ms) == 1 && (fd.revents & POLLIN);
+	state->waited_ms += kafka_now_ms() - start;
+	return waits;
 }
 
 void
