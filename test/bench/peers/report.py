@@ -220,8 +220,10 @@ class Report:
         if not better:
             return []
         better.sort(key=lambda entry: -sign * statistics.median(entry.values))
-        what = column.heading if len(column.metrics) == 1 else "%s at %s" % (
-            metric.split("_")[0].replace("p999", "p99.9"), column.heading)
+        what = column.heading
+        if len(column.metrics) > 1:
+            name, _, rate = metric.rpartition("_")
+            what = "%s at %s/s" % ({"cpu": column.heading, "p999": "p99.9"}.get(name, name), rate)
         reasons = list(dict.fromkeys(reason(metric, ours.suffix, entry.peer.name, ours.peer.name) for entry in better))
         return ["- **%s%s**: %s%s has %s; better: %s. %s" % (
             what, ", idle transaction" if idle else "", ours.peer.title, ", " + ours.suffix[1:] if ours.suffix else "",

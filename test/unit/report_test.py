@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""report_test.py
+
+The report of make bench-peers (test/bench/peers/report.py): where a peer has the
+better figure, whichever it is, the report says so, and nowhere else.
+"""
+
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+for folder in ("../lib", "../bench", "../bench/peers"):
+    sys.path.insert(0, os.path.join(HERE, folder))
+import tap
+from report import TABLES, Report
+
+import eo  # noqa: F401
+import tables  # noqa: F401
+from peer import PEERS
+
+OURS, THEIRS = "eo_outbox", "psycopg"
+LOADS = {"came_to_100": 100, "came_to_1000": 1000, "came_to_5000": 5000}
+FIGURES = [(table, column, metric) for table in TABLES for column in table.columns if column.better for metric in column.metrics]
+
+
+def sample(table, peer, metric, value, **others):
+    """One round of a measure, of each part that can be killed."""
+    parts = next(one.parts for one in PEERS if one.name == peer) if table.parts else ("",)
+    return dict({metric + ("_" + part if part else ""): value for part in parts}, backlog=1000, drained=1000, **LOADS, **others)
+
+
+def wins(table, metric, ours, theirs, idle=False):
+    key = "%%s/%s%s" % (table.measure, "/idle" if idle else "")
+    report = Report({"conditions": {}, "versions": {}, "missing": {}, "failed": {},
+                     "taken": {key % OURS: [ours], key % THEIRS: [theirs]}}, PEERS)
+    return report.wins(next(one for one in TABLES if one is table))
+
+
+def test_each_figure():
+    """a peer that is better in any figure is named, and one that is not is not"""
+    for table, column, metric in FIGURES:
+        for idle in (False, True):
+            better, worse = (200, 100) if column.better > 0 else (100, 200)
+            found = wins(table, metric, sample(table, OURS, metric, worse), sample(table, THEIRS, metric, better), idle)
+            if metric == "p999_100":        # too few to tell
+                assert found == [], metric
+                continue
+            assert any(column.heading in line and "psycopg" in line for line in found), (metric, found)
+            assert wins(table, metric, sample(table, OURS, metric, better), sample(table, THEIRS, metric, worse), idle) == [], metric
+
+
+def test_smaller_backlog():
+    """of a smaller backlog the rates are compared, and not what it takes of disk"""
+    drain = next(table for table in TABLES if table.measure == "drain")
+    for metric, value, expected in (("drain", 200, True), ("disk", 1, False), ("relay_wal", 1, False)):
+        theirs = dict(sample(drain, THEIRS, metric, value), backlog=500, drained=300)
+        assert bool(wins(drain, metric, sample(drain, OURS, metric, 100), theirs)) == expected, metric
+
+
+def test_missed_load():
+    """who could not keep up with the load has no latencies to compare"""
+    latency = next(table for table in TABLES if table.measure == "latency")
+    theirs = dict(sample(latency, THEIRS, "p50_5000", 1), came_to_5000=3000)
+    assert wins(latency, "p50_5000", sample(latency, OURS, "p50_5000", 5), theirs) == []
+
+
+tap.main(globals())
