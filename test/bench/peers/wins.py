@@ -22,6 +22,8 @@ SMALL = ("What is committed leaves within 5 ms, in more and smaller requests tha
 TICKS = "Its events wait for the next tick, a tenth of a second at most, and so cost a tenth as many batches; ours leave at once."
 IDLE = "To gather what comes for longer would cost less, and take longer."
 
+HEADERS = ("Its events are sent as the text that they are; ours are jsonb, turned into text, and each carries the"
+           " headers of CloudEvents, with its position among them.")
 START = ("A program that has little to start is there sooner. The publisher starts, connects and asks the broker for"
          " its topics before the first event; ours to look into.")
 TAKEN_OVER = ("A new publisher takes the transactional id over, which ends its predecessor's transaction, and reads the"
@@ -42,6 +44,9 @@ REASONS = {
     ("p99", "eo_exactly_once"): EXACTLY_ONCE,
     ("p999", "eo_exactly_once"): EXACTLY_ONCE,
     ("throughput", "debezium-message"): EMIT,
+    ("drain", "debezium-message"): EMIT + " " + HEADERS,
+    ("drain", "pgq"): HEADERS,
+    ("total_cpu", "pgq"): HEADERS,
     "throughput": SMALL,
     "p99_5000": SMALL,
     "p999_5000": SMALL,
