@@ -5,6 +5,7 @@ The load: clients that change state and make events of it in one transaction, an
 a journal, on disk before the next transaction begins, of what was acknowledged
 and what the client was told on the way there.
 """
+import itertools
 import json
 import os
 import random
@@ -41,6 +42,35 @@ class Done(NamedTuple):
     synchronous: bool
     received: tuple = ()    # (message, whether it was new)
     answered: tuple = ()    # (request, its answer: the transaction's own, or one that was replayed)
+    at: float = 0           # when COMMIT was sent, in seconds since 1970
+
+
+MAKE = "SELECT load.make(%s, %s, %s, %s, %s, %s, %s)"
+MAKE_IN_VAIN = "SELECT load.make_in_vain(%s, %s, %s, %s, %s, %s, %s)"
+
+
+def savepoints(r, depth):
+    """
+    What is done at one level: a list of (whether it is kept, None) for an event,
+    and (whether it is kept, what is done in it) for a savepoint.
+    """
+    level = [(True, None)]
+    if depth > 3:           # a chain, or it would be all too many
+        level.append((r.random() < 0.9, savepoints(r, depth - 1)))
+    elif depth:
+        level += [(r.random() < 0.6, savepoints(r, depth - 1)) if r.random() < 0.7 else (True, None)
+                  for _ in range(r.randint(1, 2))]
+    r.shuffle(level)
+    return level
+
+
+def leaves(level, kept=True):
+    """Of each event whether it stays."""
+    for stays, inner in level:
+        if inner is None:
+            yield kept and stays
+        else:
+            yield from leaves(inner, kept and stays)
 
 
 class Client(threading.Thread):
@@ -56,6 +86,7 @@ class Client(threading.Thread):
     def begin(self):
         """Of a cycle."""
         self.turn = 0
+        self.slowest = 0        # commit, in seconds
         self.unexpected = []
         self.recent = None      # a message that came for certain, and when
         self.lease = None       # a request that we have taken on, and its token
@@ -119,14 +150,20 @@ class Client(threading.Thread):
         self.execute("BEGIN ISOLATION LEVEL %s" % r.choice(("READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")))
         self.execute("SET LOCAL synchronous_commit = %s" % ("on" if synchronous else "off"))
         self.execute("INSERT INTO load.kept VALUES (%s, %s)", txn, self.load.cycle)
-        r.choice((self.make_events, self.make_events, self.make_events, self.change_rows, self.receive))(txn, mood)
+        if self.load.mood == "nested" and r.random() < 0.5:
+            self.make_tree(txn)
+        else:
+            r.choice((self.make_events, self.make_events, self.make_events, self.change_rows, self.receive))(txn, mood)
         if lease:
             self.finish(*lease, txn)
         if r.random() < mood["abort"]:
             self.execute("ROLLBACK")
             return
-        if self.execute("COMMIT").statusmessage == "COMMIT":
-            self.load.journal(self.number, Done(txn, synchronous, tuple(self.received), tuple(self.answered)))
+        at, began = time.time(), time.monotonic()
+        committed = self.execute("COMMIT").statusmessage == "COMMIT"
+        self.slowest = max(self.slowest, time.monotonic() - began)
+        if committed:
+            self.load.journal(self.number, Done(txn, synchronous, tuple(self.received), tuple(self.answered), at))
             self.lease = self.leased
             if self.coming and synchronous:
                 self.recent = self.coming
@@ -140,20 +177,44 @@ class Client(threading.Thread):
         plan = [r.random() < mood["savepoint"] for _ in keys]
         lost = [nested and r.random() < 0.5 for nested in plan]
         size = lost.count(False)
-        depth = r.choice(DEPTHS) if self.load.mood == "nested" else 1
         for i, key in enumerate(keys):
-            filler = r.choice((0, 10, 100)) if r.random() < 0.97 else r.choice((9000, 60000))
-            event = ("%s.%d" % (txn, i), self.load.cycle, TOPICS[key % 2], "k%d" % key, txn, size, filler)
+            event = self.event(txn, i, key, size)
             if lost[i] and r.random() < 0.3:
-                self.execute("SELECT load.make_in_vain(%s, %s, %s, %s, %s, %s, %s)", *event)
+                self.execute(MAKE_IN_VAIN, *event)
                 continue
-            for level in range(depth if plan[i] else 0):
-                self.execute("SAVEPOINT s%d" % level)
-            self.execute("SELECT load.make(%s, %s, %s, %s, %s, %s, %s)", *event)
+            if plan[i]:
+                self.execute("SAVEPOINT s0")
+            self.execute(MAKE, *event)
             if lost[i]:
                 self.execute("ROLLBACK TO s0")
             elif plan[i]:
                 self.execute("RELEASE s0")
+
+    def event(self, txn, number, key, size):
+        r = self.random
+        filler = r.choice((0, 10, 100)) if r.random() < 0.97 else r.choice((9000, 60000))
+        return "%s.%d" % (txn, number), self.load.cycle, TOPICS[key % 2], "k%d" % key, txn, size, filler
+
+    def make_tree(self, txn):
+        """Events at all levels of savepoints in savepoints, of which any may be rolled back, with all that was released in it."""
+        r = self.random
+        tree = savepoints(r, r.choice(DEPTHS))
+        keys = iter(sorted(r.choice(range(KEYS)) for _ in leaves(tree)))
+        size = sum(leaves(tree))
+        numbers = itertools.count()
+
+        def play(children, level):
+            for kept, inner in children:
+                if inner is None:
+                    self.execute(MAKE, *self.event(txn, next(numbers), next(keys), size))
+                    continue
+                self.execute("SAVEPOINT s%d" % level)
+                play(inner, level + 1)
+                if not kept:
+                    self.execute("ROLLBACK TO s%d" % level)
+                if kept or r.random() < 0.5:        # else the next one of that name is made above it
+                    self.execute("RELEASE s%d" % level)
+        play(tree, 0)
 
     def change_rows(self, txn, mood):
         """Of captured tables, some more than once, and some in savepoints that are rolled back."""

@@ -4,6 +4,7 @@ checker
 The promises, as questions to the truth in the database and to what came out.
 After each cycle it returns what was broken, in words; nothing, if all holds.
 """
+import math
 from collections import Counter, defaultdict
 
 from captured import MODES, Table
@@ -136,10 +137,13 @@ class Checker:
             table.rows = self.rows_of(topic)
 
 
-def check_database(server, load, cycle, crashed=True):
-    """What the database itself must say: commits that were acknowledged, all of them if no crash may have undone any; effects, answers."""
+def check_database(server, load, cycle, undone=math.inf):
+    """
+    What the database itself must say: commits that were acknowledged, but not
+    asynchronous ones from before `undone`, the last crash; effects, answers.
+    """
     broken = []
-    done = [one for one in load.acknowledged if one.synchronous or not crashed]
+    done = [one for one in load.acknowledged if one.synchronous or one.at > undone]
     kept = {row[0] for row in server.query("SELECT txn FROM load.kept WHERE cycle = %s", cycle)}
     complain(broken, "acknowledged commits are gone", [one.txn for one in done if one.txn not in kept])
     effects = gather(server.query(

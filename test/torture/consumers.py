@@ -136,6 +136,8 @@ class Kafka(Consumer):
     the broker through a proxy; the client does not need it.
     """
 
+    guarantee = "exactly_once"
+
     def __init__(self, server, name, directory):
         super().__init__(server, name)
         self.proxy = Proxy()
@@ -154,8 +156,8 @@ class Kafka(Consumer):
 
     def subscribe(self):
         self.server.execute("CREATE SERVER %s FOREIGN DATA WRAPPER eo_kafka OPTIONS (brokers '127.0.0.1:%d');"
-                            "SELECT eo.subscribe('%s', server => '%s', options => '{\"guarantee\": \"exactly_once\"}')"
-                            % (self.name, self.proxy.port, self.name, self.name))
+                            "SELECT eo.subscribe('%s', server => '%s', options => '{\"guarantee\": \"%s\"}')"
+                            % (self.name, self.proxy.port, self.name, self.name, self.guarantee))
 
     def broker_pid(self):
         with open(os.path.join(self.broker.directory, "pid")) as f:
@@ -170,6 +172,22 @@ class Kafka(Consumer):
         headers = dict(record["headers"])
         return Arrival(headers["ce_topic"], int(headers["ce_sequence"]), int(headers["ce_position"]), headers["ce_topic"], headers["ce_id"],
                        headers["ce_type"], record["key"], json.loads(record["value"]) if record["value"] else None)
+
+
+class KafkaAtLeastOnce(Kafka):
+    """Some come again, and are the very same; of all others everything is asked."""
+
+    guarantee = "at_least_once"
+
+    def __init__(self, server, name, directory):
+        super().__init__(server, name, directory)
+        self.seen = {}              # by seq
+
+    def take(self):
+        taken = super().take()
+        first = [a for a in taken if self.seen.setdefault(a.seq, a) is a]
+        self.unexpected += [(None, "seq %d came again, and is another event" % a.seq) for a in taken if self.seen[a.seq] != a]
+        return first
 
 
 class Pull(Consumer):
@@ -196,10 +214,14 @@ class Pull(Consumer):
 
     def turn(self, connection, undo):
         with connection.transaction() as transaction:
-            last = connection.execute(
+            last, ids = connection.execute(
                 "WITH got AS (INSERT INTO load.consumed (seq, position, topic, event_id, type, key, payload)"
-                " SELECT seq, position, topic, event_id, type, key, payload FROM eo.fetch(%s, 500, '100 ms') RETURNING seq)"
-                " SELECT max(seq) FROM got", (self.name,)).fetchone()[0]
+                " SELECT seq, position, topic, event_id, type, key, payload FROM eo.fetch(%s, 500, '100 ms') RETURNING seq, payload)"
+                " SELECT max(seq), array_agg(payload ->> 'id') FILTER (WHERE payload ? 'txn' AND payload ->> 'id' NOT LIKE '%%.marker.%%')"
+                " FROM got", (self.name,)).fetchone()
+            if ids:
+                self.phantoms += [row[0] for row in connection.execute(
+                    "SELECT a.id FROM unnest(%s::text[]) AS a(id) WHERE NOT EXISTS (SELECT FROM load.truth AS t WHERE t.id = a.id)", (ids,))]
             if last is not None:
                 connection.execute("SELECT eo.ack(%s, %s)", (self.name, last))
             if undo:

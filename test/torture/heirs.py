@@ -203,13 +203,15 @@ class Origin(Rig):
         self.followed = False
         self.released = []          # consumers that are asked no more
         self.early = []             # what was published before it was committed where it was made
+        self.complaints = []        # about servers that are no more
 
     def follow(self, server, name, divergence):
         """From now on that one is the truth; what it lacks may be published up to that epoch."""
         for consumer in self.consumers:     # who has asked the server that made them: the new one need not have them
             self.early += [name for name in consumer.phantoms if name.startswith(self.load.name + ".")]
+        self.complaints += self.server.log.complaints(self.looked_at, self.server.expected)
         self.server = server
-        self.looked_at = server.log.place()
+        self.looked_at = (0, 0, 0)          # what it has done so far belongs to this as well
         for one in (*self.consumers, *self.checkers):
             one.server = server
         self.former.append(self.load)
@@ -225,6 +227,8 @@ class Origin(Rig):
         super().settle(part)
         if self.early:
             raise Broken("%d events were published before they were committed: %s" % (len(self.early), self.early[:5]))
+        if self.complaints:
+            raise Broken("where it was before, " + "\n".join(self.complaints))
         for consumer in self.consumers[:-1] if self.followed else ():   # the last one pulls
             self.set_divergence_aside(consumer)
 

@@ -8,6 +8,7 @@ import signal
 import time
 
 from faults import fault
+from logs import PUBLISHERS
 from server import POLL, kill, wait_gone, wait_until
 
 THERE_SECONDS = 10
@@ -118,7 +119,7 @@ def launcher_ended(rig, r):
     return 1
 
 
-@fault("kill")
+@fault("kill", expected=(PUBLISHERS,))
 def publisher(rig, r):
     """In every way that a process can end, some times."""
     done = 0

@@ -6,6 +6,7 @@ excuse for.
 """
 import os
 import re
+from datetime import datetime
 
 PREFIX = "'%m [%p] %b %e '"
 LINE = re.compile(r"^\S+ \S+ \S+ \[\d+\] (?P<who>.*?) (?P<state>[0-9A-Z]{5}) (?P<severity>[A-Z]+[0-9]?):  (?P<text>.*)")
@@ -14,6 +15,10 @@ LINE = re.compile(r"^\S+ \S+ \S+ \[\d+\] (?P<who>.*?) (?P<state>[0-9A-Z]{5}) (?P
 RECOVERY = "was not properly shut down; automatic recovery in progress"
 SIGNALLED = re.compile(r"\(PID \d+\) was terminated by signal (\d+)")
 SIGKILL = "9"
+
+# A publisher that was not killed, and did not end in good order either.
+PUBLISHER = re.compile(r": the publisher (was killed by signal (4|6|7|8|11)\b|exited with status (?!0\b|1\b)\d)")
+PUBLISHERS = "publishers"       # expected, like an SQLSTATE, where somebody sends them such signals
 
 SHUTDOWN = ("57P01", "57P02", "57P03")
 INTERNAL = re.compile("XX00[0-9]")
@@ -42,6 +47,13 @@ class Log:
         """How often the server has found that it must recover."""
         return self.count(RECOVERY)
 
+    def recovered_at(self):
+        """When the server last found that it must recover, in seconds since 1970; None if it never did."""
+        found = [line for line in self.lines() if RECOVERY in line]
+        if not found:
+            return None
+        return datetime.strptime(found[-1][:23] + "+0000", "%Y-%m-%d %H:%M:%S.%f%z").timestamp()
+
     def place(self):
         """Where it is now."""
         return os.path.getsize(self.path), self.crashes(), self.planned
@@ -60,13 +72,13 @@ class Log:
 def is_wrong(line, expected):
     """
     A line that no crash, however planned, and no error of a client accounts for:
-    a process that ends by itself, an error that says that it cannot happen, or
-    one in a process of ours.
+    a process that ends by itself, a publisher included, an error that says that
+    it cannot happen, or one in a process of ours.
     """
     signalled = SIGNALLED.search(line)
     if signalled:
         return signalled.group(1) != SIGKILL and "53100" not in expected     # without room for WAL it aborts
-    if "TRAP:" in line:
+    if "TRAP:" in line or (PUBLISHER.search(line) and PUBLISHERS not in expected):
         return True
     found = LINE.match(line)
     if not found or found["state"] in (*SHUTDOWN, *expected):

@@ -14,6 +14,7 @@ import time
 
 import psycopg
 
+from errors import surprise
 from faults import fault
 from rig import Broken
 from server import HERE, POLL, wait_until
@@ -21,6 +22,7 @@ from server import HERE, POLL, wait_until
 SOURCES = os.path.join(HERE, "..", "..", "src")
 ACTIONS = ("kill", "error", "stall")
 ERROR = "EOTST"
+EXPECTED = (ERROR, "55006")     # there is a snapshot already
 A_CYCLE = 3             # that many points one after the other
 SECONDS = 60            # in which one is reached
 
@@ -250,8 +252,10 @@ def visit(rig, r, name, action):
         while one.reached() is None and time.monotonic() < until:
             try:
                 lead(rig, r)
-            except psycopg.Error:
-                pass
+            except psycopg.Error as error:
+                text = surprise(error, None, EXPECTED)
+                if text:
+                    raise Broken("who leads to %s got: %s" % (name, text)) from None
             time.sleep(POLL)
     finally:
         one.clear()

@@ -18,6 +18,7 @@ from watch import Watch
 
 SETTLE_SECONDS = 30     # after a fault, in which the lag must be small again
 LAG_SECONDS = 1         # which is that small
+COMMIT_SECONDS = 5      # beside a broker that starts on the same two processors
 CONSUMERS = {"file": File, "kafka": Kafka}
 ORPHAN_SECONDS = 10
 SOON = ("0", "2s")      # is the log's space given back
@@ -31,23 +32,28 @@ class Broken(Exception):
 
 
 class Rig:
+    kinds = CONSUMERS
+    attached = []               # all of a cycle, or of several that share one
+
     def __init__(self, directory, seed, consumers=("file",), settings=(), name="t", initdb=()):
         os.makedirs(directory)
         server = Server(os.path.join(directory, "server"), settings=settings)
         server.create(*initdb)
         server.run("psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--file", os.path.join(HERE, "schema.sql"),
                    stdout=subprocess.DEVNULL)
-        self.attach(server, directory, seed, name, [CONSUMERS[one](server, one, directory) for one in consumers])
+        self.attach(server, directory, seed, name, [self.kinds[one](server, one, directory) for one in consumers])
         for consumer in self.consumers:
             consumer.subscribe()
 
     def attach(self, server, directory, seed, name, consumers):
         """Begins to watch and to load a server that runs."""
+        Rig.attached.append(self)
         self.server = server
         self.directory = directory
         self.seed = seed
         self.name = name
         self.cycle = 0
+        self.group = None       # of the fault
         self.turn = 0           # of this cycle's fault: its first, second ...
         self.counts = Counter()
         self.worst = None           # seconds from the end of a fault until the lag was small
@@ -108,6 +114,7 @@ class Rig:
     def run(self, cycle, fault, r):
         """One cycle; raises Broken if a promise was not kept."""
         self.cycle = cycle
+        self.group = fault.group
         self.set_options(r)
         self.load.begin(cycle, r.choice(fault.moods), r.choice((0.0, 0.5, 1.0)), fault.expected)
         try:
@@ -142,8 +149,9 @@ class Rig:
             broken.append(str(error))       # what else is wrong tells why
         for checker in self.checkers:
             broken += checker.check(self.cycle)
-        crashed = self.server.log.crashes() > self.looked_at[1]
-        broken += check_database(self.server, self.load, self.cycle, crashed)
+        log = self.server.log
+        broken += check_database(self.server, self.load, self.cycle, log.recovered_at() if log.crashes() > self.looked_at[1] else 0)
+        broken += self.check_speed()
         broken += self.check_processes()
         broken += self.check_files()
         broken += self.check_log()
@@ -152,6 +160,16 @@ class Rig:
         self.counts["commits"] += len(self.load.acknowledged)
         if broken:
             raise Broken("\n".join(broken))
+
+    def check_speed(self):
+        """Recovery, and commits where nobody but a broker was disturbed: they do not wait for that."""
+        broken = []
+        if self.worst is not None and self.worst > SETTLE_SECONDS + LAG_SECONDS:
+            broken.append("the lag was small again after %.1f s" % self.worst)
+        slowest = max(client.slowest for client in self.load.clients)
+        if self.group == "broker" and slowest > COMMIT_SECONDS:
+            broken.append("a commit took %.1f s" % slowest)
+        return broken
 
     def settle(self, part=""):
         """

@@ -29,6 +29,7 @@ SETTINGS = {
     "restart_after_crash": "on",
     "log_min_messages": "info",
     "log_line_prefix": PREFIX,
+    "log_timezone": "UTC",
     "log_statement": "none",
     "autovacuum_naptime": "5s",
     "eo_outbox.restart_limit": "1000",

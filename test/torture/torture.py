@@ -85,6 +85,7 @@ class Torture:
     def run_alone(self, cycle, fault, r):
         directory = os.path.join(self.directory, "alone%d" % cycle)
         os.makedirs(directory)
+        Rig.attached.clear()
         counts = fault.run(directory, "%s.%d" % (self.seed, cycle), r)
         worst = counts.pop("worst", None)
         counts["faults"] = max(counts["faults"], 1)     # it has come to its end
@@ -123,7 +124,10 @@ class Torture:
             self.say("cycle %d, %s %s: ok, in %.0f s%s" % (cycle, fault.group, fault.name, time.monotonic() - began,
                                                           "" if worst is None else ", all came out %.1f s after it" % worst))
             return
-        counts = self.counts_since() if self.rig and not fault.alone else {"faults": 1}
+        if fault.alone:
+            counts = sum((rig.totals() for rig in Rig.attached), Counter(faults=1))
+        else:
+            counts = self.counts_since() if self.rig else Counter(faults=1)
         self.results.add(fault, counts, None, time.monotonic() - began, failed=True)
         self.failed(cycle, fault, problem)
 

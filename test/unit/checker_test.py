@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """checker_test.py
 
-The oracle of the torture rig (test/torture/checker.py, watch.py): a history in
-which all promises are kept gives nothing, and each one defect made up in it is found.
+The oracle of the torture rig (test/torture/checker.py, logs.py, watch.py): a history
+in which all promises are kept gives nothing, and each one defect made up in it is found.
 """
 
 import hashlib
 import os
 import sys
+import tempfile
 from types import SimpleNamespace
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -17,9 +18,11 @@ import tap
 from arrival import Arrival
 from checker import Checker, Ledger, check_database
 from errors import surprise
+from logs import PUBLISHERS, RECOVERY, Log, is_wrong
 from watch import Watch
 
 CYCLE = 1
+CRASHED = 1000.0        # seconds since 1970
 MARKER = "t.marker.1"
 MESSAGES = ["m1.0", "m1.1", "m1.2"]
 REQUESTS = ["r1.0", "r1.1"]
@@ -128,7 +131,7 @@ class History:
         found = []
         for name in self.arrivals:
             found += Checker(self, self.consumer(name), ledger).check(CYCLE)
-        return found + check_database(self, self, CYCLE, crashed)
+        return found + check_database(self, self, CYCLE, CRASHED if crashed else 0)
 
     # ---- defects ---------------------------------------------------------------
 
@@ -157,8 +160,8 @@ class History:
             arrivals[j] = a._replace(seq=b.seq, position=b.position)
 
 
-def done(txn, synchronous, received=(), answered=()):
-    return SimpleNamespace(txn=txn, synchronous=synchronous, received=received, answered=answered)
+def done(txn, synchronous, received=(), answered=(), at=CRASHED - 1):
+    return SimpleNamespace(txn=txn, synchronous=synchronous, received=received, answered=answered, at=at)
 
 
 def expect(history, *texts, crashed=True):
@@ -459,10 +462,12 @@ def test_commit_gone():
 
 
 def test_asynchronous_commit_gone():
-    """one that nobody waited for may be, but only after a crash"""
+    """one that nobody waited for may be, but only if there was a crash after it"""
     history = History()
     history.kept.remove("t.0.2")
     assert history.broken(crashed=True) == []
+    history.acknowledged[1].at = CRASHED + 1
+    expect(history, "1 acknowledged commits are gone: t.0.2")
     expect(history, "1 acknowledged commits are gone: t.0.2", crashed=False)
 
 
@@ -553,6 +558,30 @@ def test_surprises():
     assert surprise(error(None), gone, ()) is None
     assert surprise(error(None), None, ()) is None
     assert surprise(error(None), there, ()) == "Exception it failed"
+
+
+# ---- logs ----------------------------------------------------------------------
+
+def test_log():
+    """a process that ends by itself, a publisher included, unless that was the intention"""
+    line = "2026-01-02 03:04:05.678 UTC [7] eo_outbox relay 00000 LOG:  subscription \"file\": the publisher %s"
+    for ending in ("was killed by signal 11: Segmentation fault", "was killed by signal 6: Aborted", "exited with status 2",
+                   "exited with status 127"):
+        assert is_wrong(line % ending, ())
+        assert not is_wrong(line % ending, (PUBLISHERS,))
+    for ending in ("was killed by signal 9: Killed", "was killed by signal 15: Terminated", "exited with status 1: no such host"):
+        assert not is_wrong(line % ending, ())
+    server = "2026-01-02 03:04:05.678 UTC [7]  00000 LOG:  server process (PID 9) was terminated by signal %d: x"
+    assert is_wrong(server % 11, ()) and not is_wrong(server % 9, ())
+
+
+def test_recovered_at():
+    """the last of the crashes that a log tells of"""
+    with tempfile.NamedTemporaryFile("w", suffix=".log") as f:
+        assert Log(f.name).recovered_at() is None
+        f.write("".join("1970-01-01 00:0%d:00.500 UTC [7]  00000 LOG:  database system %s\n" % (minute, RECOVERY) for minute in (1, 2)))
+        f.flush()
+        assert Log(f.name).recovered_at() == 120.5
 
 
 # ---- leaks ---------------------------------------------------------------------
