@@ -7,12 +7,18 @@ file publisher that cannot be written.
 import os
 import signal
 import time
+from collections import Counter
 
-from faults import fault
+import kills
+from consumers import KafkaAtLeastOnce
+from faults import Fault, fault
+from logs import PUBLISHERS
 from network import DOWN, UP
+from rig import CONSUMERS, Rig
 from server import kill
 
 MINUTE = 60
+A_SERIES = 4            # faults, one after the other
 
 
 def kafka_of(rig):
@@ -166,3 +172,22 @@ def target_unwritable(rig, r):
     finally:
         os.chmod(path, 0o600)
     return 1
+
+
+# ---- the guarantee that is the default -----------------------------------------
+
+class AtLeastOnceRig(Rig):
+    kinds = dict(CONSUMERS, kafka=KafkaAtLeastOnce)
+
+
+@fault("broker", needs="kafka", alone=True)
+def at_least_once(directory, seed, r):
+    """Nothing is lost, early, out of order or changed; only what may have been there already comes again."""
+    with AtLeastOnceRig(os.path.join(directory, "rig"), seed, ("file", "kafka")).used() as rig:
+        for number, run in enumerate(r.sample(DISTURBANCES, A_SERIES), 1):
+            rig.run(number, Fault("broker", run.__name__, run, expected=(PUBLISHERS,)), r)
+        return Counter(rig.totals(), worst=rig.worst)
+
+
+DISTURBANCES = (hangs, dies, rests, publisher_and_broker, cut_off, delayed_requests, unreachable, slow_network, cut_in_a_message,
+                kills.publisher, kills.relay_ended)
