@@ -87,7 +87,7 @@ def in_procedure(statement):
 
 
 def turn(name, scale, topic):
-    """Some of the transactions of a procedure: processor time in ns, seconds, bytes of WAL."""
+    """Lines of psql for some transactions of a procedure: they print its name, seconds, processor time in ns, bytes of WAL."""
     wal = "SELECT pg_current_wal_insert_lsn() AS wal%d \\gset"
     return [PROBE.format(0), wal % 0,
             "CALL bench.transactions_%s(%d, '%s');" % (name, scale.transactions, topic),

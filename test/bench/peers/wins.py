@@ -19,13 +19,13 @@ EXACTLY_ONCE = ("Exactly once is a transaction of Kafka for each batch, which ta
 SMALL = ("What is committed leaves within 5 ms, in more and smaller requests than a poller's, for which Kafka and its client"
          " need more of the two processors that all share here (29 % of a profile's samples against 14 %). To gather"
          " for 12 or 25 ms instead changed nothing that could be told from noise: not understood to the end, and ours.")
-TICKS = "Its events wait for the next tick, a tenth of a second at most, and so cost a tenth as many batches; ours leave at once."
+TICKS = "Its events wait for the next tick, a tenth of a second at most, and so leave in fewer batches; ours leave at once."
 IDLE = "To gather what comes for longer would cost less, and take longer."
 
 HEADERS = ("Its events are sent as the text that they are; ours are jsonb, turned into text, and each carries the"
-           " headers of CloudEvents, with its position among them.")
-START = ("A program that has little to start is there sooner. The publisher starts, connects and asks the broker for"
-         " its topics before the first event; ours to look into.")
+           " headers of CloudEvents, with its position among them.  How much of the difference that is was not measured.")
+START = ("The publisher starts, connects and asks the broker for its topics before the first event. Which of these takes"
+         " the time was not measured; ours to look into.")
 TAKEN_OVER = ("A new publisher takes the transactional id over, which ends its predecessor's transaction, and reads the"
               " position, before it sends anything.")
 AGAIN = ("At least once: what is on its way when the publisher is killed comes again. Which of the peers was killed with"
