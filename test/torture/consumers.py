@@ -32,6 +32,13 @@ def claims(arrivals):
     return [a.claim for a in arrivals if a.claim and not a.is_marker]
 
 
+def untrue(connection, ids):
+    """Those of some claims of which the database knows nothing now."""
+    return [row[0] for row in connection.execute(
+        "SELECT DISTINCT a.id FROM unnest(%s::text[]) AS a(id) WHERE NOT EXISTS (SELECT FROM load.truth AS t WHERE t.id = a.id)"
+        " AND NOT EXISTS (SELECT FROM load.kept AS k WHERE k.txn = a.id)", (ids,))]
+
+
 class Consumer:
     """Watches what arrives, in a thread of its own."""
 
@@ -62,7 +69,8 @@ class Consumer:
             try:
                 if connection is None or connection.closed:
                     connection = self.server.connect(application_name="consumer")
-                self.look_for_phantoms(connection)
+                self.phantoms += untrue(connection, self.unchecked)
+                self.unchecked = []
             except psycopg.Error as error:
                 self.failed(error, connection)
                 connection = None
@@ -77,13 +85,6 @@ class Consumer:
         """The errors since the last call."""
         taken, self.unexpected = self.unexpected, []
         return [text for state, text in taken if state not in self.excused]
-
-    def look_for_phantoms(self, connection):
-        ids = self.unchecked
-        self.phantoms += [row[0] for row in connection.execute(
-            "SELECT DISTINCT a.id FROM unnest(%s::text[]) AS a(id) WHERE NOT EXISTS (SELECT FROM load.truth AS t WHERE t.id = a.id)"
-            " AND NOT EXISTS (SELECT FROM load.kept AS k WHERE k.txn = a.id)", (ids,))]
-        self.unchecked = []
 
     def has(self, marker):
         """Whether the event of that name has come, of each topic."""

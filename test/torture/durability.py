@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import psycopg
 
 from checker import check_database
-from consumers import File, claims
+from consumers import File, claims, untrue
 from faults import Fault, fault
 from powerloss import Disk
 from rig import CONSUMERS, Broken, Rig
@@ -326,9 +326,10 @@ def full_target(directory, seed, r):
 # ---- controls --------------------------------------------------------------
 
 def phantoms(rig):
-    """What the consumer itself has found, as in any cycle."""
+    """What is found in any cycle: by the consumer itself, or later, if it was faster than the crash that undid it."""
     wait_until("what was read is looked up", lambda: not rig.target.unchecked)
-    return rig.target.phantoms
+    with rig.server.connect() as connection:
+        return rig.target.phantoms + untrue(connection, claims(rig.target.arrivals))
 
 
 def missing(rig):
