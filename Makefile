@@ -113,8 +113,9 @@ mutants:
 torture:
 	@test/torture/run
 
+# Kafka's publisher and all that a relay does with the others; half an hour
 test-asan:
-	@test/run unit asan
+	@TESTS="$${TESTS:-asan:relay_* asan:kafka_*}" test/run unit asan tsan
 
 test-cassert:
 	@test/analysis/valgrind --assertions
