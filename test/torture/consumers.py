@@ -142,7 +142,7 @@ class Kafka(Consumer):
     def __init__(self, server, name, directory):
         super().__init__(server, name)
         self.proxy = Proxy()
-        self.broker = KafkaBroker(directory, TOPICS, partitions=1, options=("--proxy", str(self.proxy.port)))
+        self.broker = KafkaBroker(directory, TOPICS, partitions=1, options=("--proxy", self.proxy.address))
 
     def start(self):
         self.broker.start()
@@ -156,9 +156,9 @@ class Kafka(Consumer):
         self.broker.stop()
 
     def subscribe(self):
-        self.server.execute("CREATE SERVER %s FOREIGN DATA WRAPPER eo_kafka OPTIONS (brokers '127.0.0.1:%d');"
+        self.server.execute("CREATE SERVER %s FOREIGN DATA WRAPPER eo_kafka OPTIONS (brokers '%s');"
                             "SELECT eo.subscribe('%s', server => '%s', options => '{\"guarantee\": \"%s\"}')"
-                            % (self.name, self.proxy.port, self.name, self.name, self.guarantee))
+                            % (self.name, self.proxy.address, self.name, self.name, self.guarantee))
 
     def broker_pid(self):
         with open(os.path.join(self.broker.directory, "pid")) as f:

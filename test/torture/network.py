@@ -3,10 +3,14 @@ network
 
 What lies between a publisher and its broker: a proxy on the way that holds
 everything up, or one direction of it, refuses connections, is slow, or cuts them
-in the middle of a message.
+in the middle of a message.  Where test/torture/run could begin a network
+namespace, the proxy's address can be taken away, too: what is sent to it or from
+it vanishes, and nobody is told.
 """
+import os
 import socket
 import struct
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -14,6 +18,25 @@ from contextlib import contextmanager
 CHUNK = 65536
 UP, DOWN = "up", "down"         # to the broker, and back
 RESET = struct.pack("ii", 1, 0)
+
+NAMESPACE = "EO_NAMESPACE" in os.environ    # is ours
+HOST = "10.77.0.1" if NAMESPACE else "127.0.0.1"
+
+
+def ip(*arguments):
+    subprocess.run(("ip", *arguments), check=True)
+
+
+def plug():
+    ip("address", "add", HOST + "/32", "dev", "lo")
+
+
+def open_namespace():
+    """A packet to the address is dropped while the address is not there: it comes back, and is not for us."""
+    ip("link", "set", "lo", "up")
+    # a connection that began without a source of its own could never be made
+    ip("route", "add", HOST + "/32", "dev", "lo", "src", "127.0.0.1")
+    plug()
 
 
 def end(connection, reset=False):
@@ -29,7 +52,7 @@ def end(connection, reset=False):
 def bound(port):
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind(("127.0.0.1", port))
+    listener.bind((HOST, port))
     return listener
 
 
@@ -89,6 +112,7 @@ class Proxy:
         self.lock = threading.Lock()
         self.holder = bound(0)  # never listens: the port stays ours when nobody else does
         self.port = self.holder.getsockname()[1]
+        self.address = "%s:%d" % (HOST, self.port)
         self.listen()
 
     def listen(self):
@@ -108,6 +132,14 @@ class Proxy:
                 end(client, reset=True)
                 continue
             self.links.add(Link(self, client, broker))
+
+    def answers(self):
+        """Whether somebody who connects is heard at once."""
+        try:
+            socket.create_connection((HOST, self.port), 0.3).close()
+        except TimeoutError:
+            return False
+        return True
 
     def measure(self, data):
         """What may still pass before the cut."""
@@ -156,6 +188,17 @@ class Proxy:
             yield
         finally:
             self.listen()
+
+    @contextmanager
+    def unplugged(self):
+        """Nothing arrives anywhere, the first packet of a connection included; the kernel sends it again some time."""
+        ip("address", "del", HOST + "/32", "dev", "lo")
+        try:
+            if self.answers():
+                raise RuntimeError("%s is reached without its address" % self.address)
+            yield
+        finally:
+            plug()
 
     @contextmanager
     def slow(self, delay, chunk):

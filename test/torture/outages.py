@@ -13,7 +13,7 @@ import kills
 from consumers import KafkaAtLeastOnce
 from faults import Fault, fault
 from logs import PUBLISHERS
-from network import DOWN, UP
+from network import DOWN, NAMESPACE, UP
 from rig import CONSUMERS, Rig
 from server import kill
 
@@ -120,6 +120,25 @@ def cut_off_a_minute(rig, r):
     return 1
 
 
+@fault("broker", needs="namespace")
+def unplugged(rig, r):
+    """By who is connected, and sometimes by who comes anew."""
+    with kafka_of(rig).proxy.unplugged():
+        time.sleep(r.uniform(0.5, 10))
+        if r.random() < 0.4:
+            for pid in rig.server.publishers():
+                kill(pid)
+            time.sleep(r.uniform(0.5, 5))
+    return 1
+
+
+@fault("broker", needs="namespace", long=True)
+def unplugged_a_minute(rig, r):
+    with kafka_of(rig).proxy.unplugged():
+        a_minute(rig, r)
+    return 1
+
+
 @fault("broker", needs="kafka")
 def delayed_requests(rig, r):
     """What a publisher has sent arrives after it was killed, and another one has been at work."""
@@ -190,4 +209,4 @@ def at_least_once(directory, seed, r):
 
 
 DISTURBANCES = (hangs, dies, rests, publisher_and_broker, cut_off, delayed_requests, unreachable, slow_network, cut_in_a_message,
-                kills.publisher, kills.relay_ended)
+                kills.publisher, kills.relay_ended, *((unplugged,) if NAMESPACE else ()))

@@ -22,6 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from faults import FAULTS, Round, choose, schedule  # noqa: E402
 from results import Results  # noqa: E402
+from network import NAMESPACE, open_namespace  # noqa: E402
 from rig import Broken, Rig  # noqa: E402
 import copies  # noqa: E402, F401
 import durability  # noqa: E402, F401
@@ -56,6 +57,10 @@ class Torture:
         self.failures = []
         self.times = Counter()      # how often each fault's turn has come, by name
         self.began = time.monotonic()
+
+    def present(self):
+        """What a fault may need."""
+        return (*self.consumers, "namespace") if NAMESPACE and "kafka" in self.consumers else self.consumers
 
     def say(self, text):
         seconds = int(time.monotonic() - self.began)
@@ -161,7 +166,7 @@ class Torture:
 
     def run(self):
         a = self.arguments
-        faults = schedule(self.seed, choose(a.only.split(), self.consumers, Round.long))
+        faults = schedule(self.seed, choose(a.only.split(), self.present(), Round.long))
         done = 0
         for cycle, fault in zip(range(1, a.first + a.cycles), faults):
             self.times[fault.name] += 1
@@ -198,6 +203,8 @@ def main():
         return 0
     sys.stdout.reconfigure(line_buffering=True)
     Round.long = arguments.long
+    if NAMESPACE:
+        open_namespace()
     print("seed %s" % arguments.seed, flush=True)
     return Torture(arguments).run()
 
