@@ -1,0 +1,158 @@
+#!/usr/bin/python3
+"""rig_test.py
+
+What the torture rig sees by itself, beside what it asks the checker
+(checker_test.py): its consumers at receipt, its speed, and who leads to a point.
+"""
+
+import os
+import random
+import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import psycopg
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+sys.path.insert(0, os.path.join(HERE, "..", "torture"))
+import points
+import tap
+from arrival import Arrival
+from consumers import KafkaAtLeastOnce, Pull, untrue
+from rig import COMMIT_SECONDS, LAG_SECONDS, SETTLE_SECONDS, Broken, Rig
+
+
+def arrival(seq, **payload):
+    return Arrival("orders", seq, seq, "orders", "id-%d" % seq, "orders", "k", payload)
+
+
+# ---- consumers -----------------------------------------------------------------
+
+class Connection:
+    """To a database that has these events, and no others; transactions of one process see all of it."""
+
+    def __init__(self, true, fetched=()):
+        self.true = true
+        self.fetched = fetched
+        self.acknowledged = []
+
+    @contextmanager
+    def transaction(self):
+        try:
+            yield self
+        except psycopg.Rollback:
+            pass
+
+    def execute(self, sql, parameters):
+        if "eo.fetch" in sql:
+            last = max((a.seq for a in self.fetched), default=None)
+            return SimpleNamespace(fetchone=lambda: (last, [a.payload["id"] for a in self.fetched] or None))
+        if "eo.ack" in sql:
+            self.acknowledged.append(parameters[1])
+            return None
+        return [(name,) for name in parameters[0] if name not in self.true]
+
+
+def pull():
+    return Pull(None, "pull")
+
+
+def test_early():
+    """who pulls an event that is not committed says so, also if the batch is undone"""
+    events = [arrival(1, id="t.0.1.0"), arrival(2, id="t.0.2.0")]
+    for undo in (False, True):
+        consumer = pull()
+        consumer.turn(Connection(["t.0.1.0", "t.0.2.0"], events), undo)
+        assert consumer.phantoms == []
+        connection = Connection(["t.0.1.0"], events)
+        consumer.turn(connection, undo)
+        assert consumer.phantoms == ["t.0.2.0"]
+        assert connection.acknowledged == [2]
+
+
+def test_untrue():
+    """claims of which a database knows nothing"""
+    assert untrue(Connection(["a", "b"]), ["a", "b"]) == []
+    assert untrue(Connection(["a"]), ["a", "b"]) == ["b"]
+
+
+def at_least_once():
+    consumer = KafkaAtLeastOnce.__new__(KafkaAtLeastOnce)
+    consumer.seen, consumer.markers, consumer.unchecked, consumer.unexpected = {}, set(), [], []
+    return consumer
+
+
+def test_again():
+    """what comes again is taken once, in this cycle or a later one, and must be the same"""
+    consumer = at_least_once()
+    one, two = arrival(1, id="a"), arrival(2, id="b")
+    consumer.arrivals = [one, two, arrival(1, id="a"), arrival(2, id="b")]
+    assert consumer.take() == [one, two]
+    consumer.arrivals = [arrival(2, id="b"), arrival(3, id="c")]
+    assert consumer.take() == [arrival(3, id="c")]
+    assert consumer.take_surprises() == []
+    consumer.arrivals = [arrival(2, id="x")]
+    assert consumer.take() == []
+    assert consumer.take_surprises() == ["seq 2 came again, and is another event"]
+
+
+# ---- speed -----------------------------------------------------------------------
+
+def slow(worst, commit, group):
+    rig = SimpleNamespace(worst=worst, group=group, load=SimpleNamespace(clients=[SimpleNamespace(slowest=commit)]))
+    return Rig.check_speed(rig)
+
+
+def test_speed():
+    """a lag that is small again too late; a commit that waits for a broker"""
+    assert slow(SETTLE_SECONDS + LAG_SECONDS, COMMIT_SECONDS, "broker") == []
+    assert slow(None, 60, "kill") == []
+    assert slow(SETTLE_SECONDS + LAG_SECONDS + 0.1, 0, "kill") == ["the lag was small again after 31.1 s"]
+    assert slow(1, COMMIT_SECONDS + 0.1, "broker") == ["a commit took 5.1 s"]
+
+
+# ---- points ----------------------------------------------------------------------
+
+def visit(error):
+    """A point that is reached by the second who leads there; the first gets that error."""
+    led = []
+
+    class Point:
+        def __init__(self, rig, name, action, nth):
+            pass
+
+        def reached(self):
+            return "kill" if len(led) > 1 else None
+
+        def clear(self):
+            led.append("cleared")
+
+    def lead(rig, r):
+        led.append("came")
+        if len(led) == 1:
+            raise error
+
+    points.LEADS["claim"], points.ServerPoint = lead, Point
+    try:
+        return points.visit(None, random.Random(1), "claim_change", "kill")
+    finally:
+        assert led[-1] == "cleared"
+
+
+def test_lead():
+    """who leads to a point may get its error, or lose the server, and nothing else"""
+    class AtPoint(psycopg.Error):
+        sqlstate = points.ERROR
+
+    assert visit(AtPoint("test point")) == "kill"
+    assert visit(psycopg.errors.CannotConnectNow("starting up")) == "kill"
+    try:
+        visit(psycopg.errors.UniqueViolation("twice"))
+    except Broken as broken:
+        assert str(broken) == "who leads to claim_change got: 23505 twice"
+    else:
+        raise AssertionError("nothing was said")
+
+
+tap.main(globals())
