@@ -75,7 +75,6 @@ def build_library(folder):
 
 def test_suite():
     """PostgreSQL's regression tests leave a database behind"""
-    folder, version = source.path()
     build_library(folder)
     os.mkdir(os.path.join(directory, "out"))
     log = os.path.join(directory, "out", "log")
@@ -183,6 +182,11 @@ def test_notices():
         assert any("deleted" in wrong for wrong in found.wrong), (table, found.wrong)
 
 
+try:
+    folder, version = source.path()
+except RuntimeError as error:
+    print("1..0 # SKIP %s" % error)
+    sys.exit()
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 directory = tempfile.mkdtemp(prefix="eo-tables.")
 try:
