@@ -29,15 +29,23 @@ def seconds(value):
     return "" if value is None else "%.1f s" % value
 
 
+def listed(faults):
+    """How many cycles there were of each, as lines."""
+    return ["What was done, and in how many cycles:", "",
+            *("- %s: %s" % (group, ", ".join("%s %d" % item for item in sorted(faults[group].items()))) for group in sorted(faults))]
+
+
 class Results:
     def __init__(self):
         self.groups = {}        # Counters
         self.worst = {}         # by group; only where it has a meaning
         self.slowest = {}       # how long a cycle took, by fault
+        self.faults = {}        # how many cycles each had, by group
 
     def add(self, fault, counts, worst, took, failed=False):
         counts = Counter(counts, cycles=1, failed=int(failed))
         self.groups.setdefault(fault.group, Counter()).update(counts)
+        self.faults.setdefault(fault.group, Counter())[fault.name] += 1
         self.slowest[fault.name] = max(took, self.slowest.get(fault.name, 0))
         if worst is not None:
             self.worst[fault.group] = max(worst, self.worst.get(fault.group, 0))
@@ -77,5 +85,6 @@ class Results:
         lines += ["", LEGEND]
         if "points" in self.groups:
             lines += ["", points.summary(self.totals())]
+        lines += ["", *listed(self.faults)]
         with open(path, "w") as f:
             f.write("\n".join(lines) + "\n")
