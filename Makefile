@@ -6,6 +6,9 @@
 #   make demo                see events leave: see test/demo/run
 #   make bench               measure: see test/bench/run
 #   make bench-peers         measure against others: see test/bench/peers/run
+#   make test-matrix         test with 15, 17 and 18: see test/matrix
+#   make test-asan           test the publishers under sanitizers: see test/run
+#   make test-valgrind       test the extension under valgrind: see test/analysis/valgrind
 #   make torture             try to break the promises: see test/torture/run
 #
 # PG_CONFIG=/path/to/pg_config chooses the PostgreSQL.
@@ -113,7 +116,7 @@ mutants:
 torture:
 	@test/torture/run
 
-# Kafka's publisher and all that a relay does with the others; half an hour
+# The unit tests, Kafka's publisher, and all that a relay does with the others
 test-asan:
 	@TESTS="$${TESTS:-asan:relay_* asan:kafka_*}" test/run unit asan tsan
 

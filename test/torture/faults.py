@@ -13,9 +13,10 @@ class Fault(NamedTuple):
     run: Callable           # of the rig and a random source; returns how many faults it was
     moods: tuple = ("calm",)    # of the load
     expected: tuple = ()    # SQLSTATEs that clients, and processes of ours, may get
-    needs: str = ""         # what it makes no sense without: "kafka", or "namespace", a network of our own on the way there
+    needs: str = ""         # the consumer without which it makes no sense
     alone: bool = False     # brings its own servers: a function of a directory, a seed and a random source
     long: bool = False      # takes more than a minute
+    namespace: bool = False     # of the network, that is ours; without it is left out when its turn comes
 
 
 class Round:
@@ -33,11 +34,11 @@ def fault(group, **properties):
     return register
 
 
-def choose(only, present, long):
+def choose(only, consumers, long):
     """Those that can be run, in groups."""
     groups = {}
     for one in FAULTS:
-        if ((not only or one.group in only or one.name in only) and (not one.needs or one.needs in present)
+        if ((not only or one.group in only or one.name in only) and (not one.needs or one.needs in consumers)
                 and (long or not one.long or one.name in only)):
             groups.setdefault(one.group, []).append(one)
     return groups

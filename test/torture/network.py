@@ -4,9 +4,10 @@ network
 What lies between a publisher and its broker: a proxy on the way that holds
 everything up, or one direction of it, refuses connections, is slow, or cuts them
 in the middle of a message.  Where test/torture/run could begin a network
-namespace, the proxy's address can be taken away, too: what is sent to it or from
-it vanishes, and nobody is told.
+namespace, a proxy's address can be taken away, too: what is sent to it or from it
+vanishes, and nobody is told.
 """
+import itertools
 import os
 import socket
 import struct
@@ -20,23 +21,20 @@ UP, DOWN = "up", "down"         # to the broker, and back
 RESET = struct.pack("ii", 1, 0)
 
 NAMESPACE = "EO_NAMESPACE" in os.environ    # is ours
-HOST = "10.77.0.1" if NAMESPACE else "127.0.0.1"
+NETWORK = "10.77.0.0/16"
 
 
 def ip(*arguments):
     subprocess.run(("ip", *arguments), check=True)
 
 
-def plug():
-    ip("address", "add", HOST + "/32", "dev", "lo")
-
-
 def open_namespace():
-    """A packet to the address is dropped while the address is not there: it comes back, and is not for us."""
+    """
+    What is sent to an address of the network that is not there comes back and is
+    dropped.  With a source, or a connection that is begun then could never be made.
+    """
     ip("link", "set", "lo", "up")
-    # a connection that began without a source of its own could never be made
-    ip("route", "add", HOST + "/32", "dev", "lo", "src", "127.0.0.1")
-    plug()
+    ip("route", "add", NETWORK, "dev", "lo", "src", "127.0.0.1")
 
 
 def end(connection, reset=False):
@@ -49,10 +47,10 @@ def end(connection, reset=False):
     connection.close()
 
 
-def bound(port):
+def bound(host, port):
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((HOST, port))
+    listener.bind((host, port))
     return listener
 
 
@@ -102,7 +100,13 @@ class Link:
 
 
 class Proxy:
+    numbers = itertools.count(1)
+
     def __init__(self):
+        self.host = "127.0.0.1"
+        if NAMESPACE:
+            self.host = "10.77.%d.%d" % divmod(next(self.numbers), 256)
+            self.plug("add")
         self.target = None      # the broker's port
         self.links = set()
         self.closed = set()     # ways
@@ -110,13 +114,13 @@ class Proxy:
         self.chunk = CHUNK
         self.left = None        # bytes until everything is cut; None: it is not
         self.lock = threading.Lock()
-        self.holder = bound(0)  # never listens: the port stays ours when nobody else does
+        self.holder = bound(self.host, 0)   # never listens: the port stays ours when nobody else does
         self.port = self.holder.getsockname()[1]
-        self.address = "%s:%d" % (HOST, self.port)
+        self.address = "%s:%d" % (self.host, self.port)
         self.listen()
 
     def listen(self):
-        self.listener = bound(self.port)
+        self.listener = bound(self.host, self.port)
         self.listener.listen(64)
         threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
 
@@ -133,12 +137,15 @@ class Proxy:
                 continue
             self.links.add(Link(self, client, broker))
 
+    def plug(self, how):
+        ip("address", how, self.host + "/32", "dev", "lo")
+
     def answers(self):
-        """Whether somebody who connects is heard at once."""
+        """Whether somebody who connects is told anything at once, be it a refusal."""
         try:
-            socket.create_connection((HOST, self.port), 0.3).close()
-        except TimeoutError:
-            return False
+            socket.create_connection((self.host, self.port), 0.3).close()
+        except OSError as error:
+            return not isinstance(error, TimeoutError)
         return True
 
     def measure(self, data):
@@ -159,6 +166,8 @@ class Proxy:
         end(self.listener)
         self.holder.close()
         self.cut()
+        if NAMESPACE:
+            self.plug("del")
 
     # ---- disturbances --------------------------------------------------------
 
@@ -192,13 +201,13 @@ class Proxy:
     @contextmanager
     def unplugged(self):
         """Nothing arrives anywhere, the first packet of a connection included; the kernel sends it again some time."""
-        ip("address", "del", HOST + "/32", "dev", "lo")
+        self.plug("del")
         try:
             if self.answers():
                 raise RuntimeError("%s is reached without its address" % self.address)
             yield
         finally:
-            plug()
+            self.plug("add")
 
     @contextmanager
     def slow(self, delay, chunk):
