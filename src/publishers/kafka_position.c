@@ -13,11 +13,14 @@
  * and what it sends again up to the true position is not sent on.
  */
 #include "publishers/kafka.h"
+#include "publishers/points.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define POSITION_PATIENCE_MS	5000
 
 /*----------
  * Refused events
@@ -141,10 +144,17 @@ kafka_position_prepare(KafkaState *state)
 					   state->position_topic, rd_kafka_err2str(error));
 }
 
-/* Asks once; see kafka_position_read(). */
+/*
+ * Asks once; see kafka_position_read().
+ *
+ * librdkafka 2.0 crashes (2.14 as well, by its sources) when a coordinator comes up for whose
+ * answer a request has waited in vain: what that held is freed twice.  So
+ * it is not the request that times out but we, and its client goes with it.
+ */
 static rd_kafka_resp_err_t
-fetch_position(KafkaState *state, rd_kafka_t *reader, char metadata[KAFKA_METADATA_MAX + 1])
+fetch_position(KafkaState *state, char metadata[KAFKA_METADATA_MAX + 1])
 {
+	rd_kafka_t *reader = kafka_open_reader(state);
 	rd_kafka_topic_partition_list_t *wanted = rd_kafka_topic_partition_list_new(1);
 	rd_kafka_ListConsumerGroupOffsets_t *request;
 	rd_kafka_AdminOptions_t *options =
@@ -160,9 +170,9 @@ fetch_position(KafkaState *state, rd_kafka_t *reader, char metadata[KAFKA_METADA
 	rd_kafka_topic_partition_list_add(wanted, state->position_topic, 0);
 	request = rd_kafka_ListConsumerGroupOffsets_new(state->identity, wanted);
 	rd_kafka_error_destroy(rd_kafka_AdminOptions_set_require_stable_offsets(options, 1));
-	rd_kafka_AdminOptions_set_request_timeout(options, 5000, reason, sizeof(reason));
+	rd_kafka_AdminOptions_set_request_timeout(options, 10 * POSITION_PATIENCE_MS, reason, sizeof(reason));
 	rd_kafka_ListConsumerGroupOffsets(reader, &request, 1, options, queue);
-	event = rd_kafka_queue_poll(queue, 10000);
+	event = rd_kafka_queue_poll(queue, POSITION_PATIENCE_MS);
 	error = event ? rd_kafka_event_error(event) : RD_KAFKA_RESP_ERR__TIMED_OUT;
 	state->stored_seq = -1;
 	metadata[0] = '\0';
@@ -198,6 +208,7 @@ fetch_position(KafkaState *state, rd_kafka_t *reader, char metadata[KAFKA_METADA
 	rd_kafka_AdminOptions_destroy(options);
 	rd_kafka_ListConsumerGroupOffsets_destroy(request);
 	rd_kafka_topic_partition_list_destroy(wanted);
+	kafka_close_reader(reader);
 	return error;
 }
 
@@ -206,10 +217,10 @@ void
 kafka_position_read(KafkaState *state, char metadata[KAFKA_METADATA_MAX + 1])
 {
 	int64_t		deadline = kafka_now_ms() + state->connect_timeout_ms;
-	rd_kafka_t *reader = kafka_open_reader(state);
 	rd_kafka_resp_err_t error;
 
-	while ((error = fetch_position(state, reader, metadata)) != RD_KAFKA_RESP_ERR_NO_ERROR)
+	PUBLISHER_POINT(state->pub, kafka_position);
+	while ((error = fetch_position(state, metadata)) != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		/* Until the deadline: the coordinator may be loading or moving. */
 		if (kafka_now_ms() > deadline ||
@@ -218,7 +229,5 @@ kafka_position_read(KafkaState *state, char metadata[KAFKA_METADATA_MAX + 1])
 			publisher_fail(state->pub, "cannot read the position that Kafka keeps for group \"%s\": %s",
 						   state->identity, rd_kafka_err2str(error));
 		rd_kafka_poll(state->rk, 50);
-		rd_kafka_poll(reader, 0);
 	}
-	kafka_close_reader(reader);
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Kafka: a broker that hangs, dies and comes back, under both guarantees."""
 import os
+import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "kafka"))
-from rig import Broker, Tap, driver, first_appearances  # noqa: E402
+from rig import EXECUTABLE, Broker, Tap, driver, first_appearances  # noqa: E402
 
 tap = Tap()
 EVENTS = 30000
@@ -111,6 +112,27 @@ def test_restart():
     each("restart", rest)
 
 
+def test_silence():
+    """A broker that is silent for longer than the position is waited for"""
+    point = os.path.join(os.path.dirname(EXECUTABLE), "eo_point")
+    broker.create("silence")
+    pid = int(broker.read("pid").split()[0])
+    with open(point + ".new", "w") as f:
+        f.write("kafka_position stall 1\n")
+    os.rename(point + ".new", point)
+    with publisher("exactly_once", "silence") as p:
+        while os.path.exists(point) and p.process.poll() is None:
+            driver.time.sleep(0.01)
+        os.kill(pid, signal.SIGSTOP)    # within the point's second
+        driver.time.sleep(9)    # lasts: the rest of it, and the 5 seconds of a request
+        os.kill(pid, signal.SIGCONT)
+        p.wait_ready()
+        p.send(frames("silence", 1, 10))
+        p.wait_ack(10)
+        tap.same(p.stop(), 0, "the publisher that asked goes on")
+    tap.same(broker.seqs("silence"), list(range(1, 11)), "silence: nothing lost, nothing twice")
+
+
 with Broker() as broker:
-    status = tap.run(test_hang, test_kill, test_restart)
+    status = tap.run(test_hang, test_kill, test_restart, test_silence)
 sys.exit(status)
