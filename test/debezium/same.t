@@ -92,6 +92,10 @@ MORE = {
     "unknown_lists": {"m", "n", "i", "vb", "x", "p"},
 }
 
+# Columns that PostgreSQL 18 must be told to publish, as it lets nobody update a
+# table whose replica identity has others; we leave them out, as all do before 18.
+COMPUTED = {"computed": "twice"}
+
 UNAVAILABLE = "__debezium_unavailable_value"
 
 directory = tempfile.mkdtemp(prefix="eo-debezium-")
@@ -122,6 +126,8 @@ def run():
         database = server.tables("compared")
         capture_all(database)
         with Connector(database, server.port) as connector:
+            if database.value("SELECT current_setting('server_version_num')::int >= 180000"):
+                database.execute("ALTER PUBLICATION publication_compared SET (publish_generated_columns = stored)")
             database.psql("--file", os.path.join(HERE, "statements.sql"))
             theirs = connector.finish()
         ours = [{"topic": row["topic"], "key": row["key"], "value": row["payload"],
@@ -147,6 +153,8 @@ def check_row(table, their_row, our_row):
         return
     assert set(our_row) - set(their_row) == MORE.get(table, set()), (their_row, our_row)
     for column, value in their_row.items():
+        if COMPUTED.get(table) == column and column not in our_row:
+            continue
         if exactly(value, our_row[column]):
             continue
         differ = DIFFERENCES.get(table + "." + column)
