@@ -207,12 +207,12 @@ class Report:
         return suffix in ("", "_relay") or peer.name.startswith(OURS)
 
     def win(self, table, column, metric, idle, ours):
-        """What is better by more than it varies."""
+        """What is better by more than it varies, and by more than is shown."""
         sign = column.better
 
         def beats(entry):
             value, own = statistics.median(entry.values), statistics.median(ours.values)
-            return (value > own * CLOSE if sign > 0 else value * CLOSE < own) and \
+            return (value > own * CLOSE if sign > 0 else value * CLOSE < own) and column.form % value != column.form % own and \
                 min(sign * one for one in entry.values) > max(sign * one for one in ours.values)
 
         better = [entry for entry in self.entries(table, metric, idle)

@@ -31,6 +31,11 @@ TAKEN_OVER = ("A new publisher takes the transactional id over, which ends its p
 AGAIN = ("At least once: what is on its way when the publisher is killed comes again. Which of the peers was killed with"
          " something on its way is chance, with one kill a round; exactly once there is none in any.")
 
+CALM = ("Nobody's commit waits for a relay, so this is what ten clients and Kafka's absence leave of two processors in some"
+        " seconds; as far as one round can tell, no more than noise.")
+WAITING = ("Who happens to try while Kafka is starting has sent all when its start is noticed; ours waits for up to two seconds"
+           " between two attempts to connect.")
+
 REASONS = {
     ("commit_us", "debezium-message"): EMIT,
     ("commit_cpu_us", "debezium-message"): EMIT,
@@ -63,6 +68,9 @@ REASONS = {
     "failed_relay": SERVER,
     "resume_s_relay": SERVER,
     "worst_ms_relay": SERVER,
+    "disk_before": "An event has a uuid, a type and places in the log and in its topic beside what a row of a poller's table has.",
+    "down_p99": CALM,
+    "down_resume_s": WAITING,
     "first_s": "Starting is a matter of once; a backlog does not wait for it.",
 }
 
