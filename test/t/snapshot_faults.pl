@@ -281,7 +281,7 @@ EOS
 	my $other = value($node, "SELECT eo.snapshot('other')");
 	my $pid = value($node, "SELECT pid FROM eo.snapshots WHERE id = $id");
 
-	send_query($session, 'BEGIN; LOCK TABLE locked');
+	send_until_waits($session, 'BEGIN; LOCK TABLE locked');
 	open_gate(2000);
 	$session->query_safe('SELECT 1');
 	is(wait_end($other), 'done', 'while a table is locked, the snapshot of another one is made');
