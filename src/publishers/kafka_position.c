@@ -147,9 +147,10 @@ kafka_position_prepare(KafkaState *state)
 /*
  * Asks once; see kafka_position_read().
  *
- * librdkafka 2.0 crashes (2.14 as well, by its sources) when a coordinator comes up for whose
- * answer a request has waited in vain: what that held is freed twice.  So
- * it is not the request that times out but we, and its client goes with it.
+ * A request must not time out in librdkafka: when the group's coordinator comes
+ * up later, what the request held is used after it was freed, and the process
+ * dies (in 2.0; the code is the same in 2.14).  So we give up first, and the
+ * client goes with the request.
  */
 static rd_kafka_resp_err_t
 fetch_position(KafkaState *state, char metadata[KAFKA_METADATA_MAX + 1])

@@ -21,8 +21,8 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from faults import FAULTS, Round, choose, schedule  # noqa: E402
-from results import Results  # noqa: E402
 from network import NAMESPACE, open_namespace  # noqa: E402
+from results import Results  # noqa: E402
 from rig import Broken, Rig  # noqa: E402
 import copies  # noqa: E402, F401
 import durability  # noqa: E402, F401
