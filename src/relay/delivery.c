@@ -45,10 +45,13 @@
 #define STANDBY_CHECK_MS	10
 
 /*
- * About as long as a near broker needs when it is busy; to a far one it is the
- * time between two requests.
+ * More than a near broker needs when it is busy; to a far one it is the time
+ * between two requests.  What is sent earlier would hardly arrive earlier:
+ * librdkafka's idempotent producer has one request with five or more messages
+ * of a partition under way, and while others wait behind it, its thread asks
+ * poll(2) again and again without pause, which takes a processor.
  */
-#define GATHER_MS		5
+#define GATHER_MS		25
 
 #define TIME_OFFSET \
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
