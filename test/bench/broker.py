@@ -3,6 +3,7 @@ broker
 
 The private Kafka that is measured, and the bare producer beside it.
 """
+import contextlib
 import functools
 import os
 import re
@@ -41,6 +42,18 @@ class Kafka:
 
     def stop(self):
         self.rig("stop")
+
+    def compiled(self):
+        """Processor seconds that the broker has spent on compiling itself so far."""
+        with open(os.path.join(self.directory, "pid")) as f:
+            tasks = "/proc/%s/task" % f.read().split()[0]
+        ticks = 0
+        for task in os.listdir(tasks):
+            with contextlib.suppress(FileNotFoundError), open("%s/%s/stat" % (tasks, task)) as f:
+                name, fields = f.read().partition("(")[2].rsplit(")", 1)
+                if "CompilerThre" in name:
+                    ticks += sum(map(int, fields.split()[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def tool(self, *arguments):
         return self.rig("tool", *arguments)

@@ -23,10 +23,14 @@ LOADS = {"came_to_100": 100, "came_to_1000": 1000, "came_to_5000": 5000}
 FIGURES = [(table, column, metric) for table in TABLES for column in table.columns if column.better for metric in column.metrics]
 
 
+def table_of(metric):
+    return next(table for table, _, figure in FIGURES if figure == metric)
+
+
 def sample(table, peer, metric, value, **others):
     """One round of a measure, of each part that can be killed."""
     parts = next(one.parts for one in PEERS if one.name == peer) if table.parts else ("",)
-    return dict({metric + ("_" + part if part else ""): value for part in parts}, backlog=1000, drained=1000, **LOADS, **others)
+    return dict(LOADS, backlog=1000, drained=1000, **{metric + ("_" + part if part else ""): value for part in parts}, **others)
 
 
 def wins(table, metric, ours, theirs, idle=False):
@@ -51,7 +55,7 @@ def test_each_figure():
 
 def test_smaller_backlog():
     """of a smaller backlog the rates are compared, and not what it takes of disk"""
-    drain = next(table for table in TABLES if table.measure == "drain")
+    drain = table_of("drain")
     for metric, value, expected in (("drain", 200, True), ("disk", 1, False), ("relay_wal", 1, False)):
         theirs = dict(sample(drain, THEIRS, metric, value), backlog=500, drained=300)
         assert bool(wins(drain, metric, sample(drain, OURS, metric, 100), theirs)) == expected, metric
@@ -59,9 +63,31 @@ def test_smaller_backlog():
 
 def test_missed_load():
     """who could not keep up with the load has no latencies to compare"""
-    latency = next(table for table in TABLES if table.measure == "latency")
-    theirs = dict(sample(latency, THEIRS, "p50_5000", 1), came_to_5000=3000)
-    assert wins(latency, "p50_5000", sample(latency, OURS, "p50_5000", 5), theirs) == []
+    latency = table_of("p50_5000")
+    ours, theirs = sample(latency, OURS, "p50_5000", 5), sample(latency, THEIRS, "p50_5000", 1)
+    assert wins(latency, "p50_5000", ours, theirs) != []
+    assert wins(latency, "p50_5000", ours, dict(theirs, came_to_5000=3000)) == []
+
+
+def test_our_missed_load():
+    """what we could not keep up with is told, and our latencies are compared all the same"""
+    latency = table_of("p50_5000")
+    ours = dict(sample(latency, OURS, "p50_5000", 5), came_to_5000=3000)
+    found = wins(latency, "p50_5000", ours, sample(latency, THEIRS, "p50_5000", 1))
+    assert any("p50 at 5000/s" in line for line in found), found
+    assert any("the load came to at 5000/s" in line and "3000" in line for line in found), found
+
+
+def test_overlap():
+    """a peer that is better in the median is named, with a word where not every round was"""
+    cost = table_of("commit_us")
+    ours = [sample(cost, OURS, "commit_us", value) for value in (100, 200, 200)]
+    for values, word in (((50, 150, 150), True), ((50, 60, 60), False)):
+        theirs = [sample(cost, THEIRS, "commit_us", value) for value in values]
+        report = Report({"conditions": {}, "versions": {}, "missing": {}, "failed": {},
+                         "taken": {OURS + "/cost": ours, THEIRS + "/cost": theirs}}, PEERS)
+        found = report.wins(cost)
+        assert len(found) == 4 and ("not in every round" in found[3]) == word, found
 
 
 tap.main(globals())

@@ -55,7 +55,7 @@ TABLES = (
     Table("latency", "Steady load: from the commit to the receipt by a consumer of Kafka: p50 / p99 / p99.9, ms", tuple(
         Column("%d/s" % rate, tuple("%s_%d" % (p, rate) for p in ("p50", "p99", "p999")), -1, "%.1f")
         for rate in (100, 1000, 5000)) + (
-        Column("the load came to", tuple("came_to_%d" % rate for rate in (100, 1000, 5000)), 0, "%.0f"),
+        Column("the load came to", tuple("came_to_%d" % rate for rate in (100, 1000, 5000)), +1, "%.0f"),
         Column("processor of server and relay, s per million", tuple(
             "cpu_%d" % rate for rate in (100, 1000, 5000)), -1, "%.0f"),
         Column("WAL at 1000/s, bytes an event", ("wal_1000",), -1, "%.0f"),
@@ -99,9 +99,9 @@ def conditions(scale, quick):
         "Kafka": "one broker on the same machine, %d partitions, acks=all, idempotent producers"
                  % PARTITIONS,
         "events": "%d bytes of JSON, %d keys; %s" % (PAYLOAD, KEYS, CONDITIONS),
-        "times": "%d s of load after %d s to warm up; a backlog of %d, or what goes in in a quarter of"
+        "times": "%d s of load, after as much of it as the broker needs to compile itself; a backlog of %d, or what goes in in a quarter of"
                  " %d s where that is too short for it, and the same with %d s to go out" % (
-                     scale.seconds, scale.warm, scale.backlog, scale.fill, scale.limit),
+                     scale.seconds, scale.backlog, scale.fill, scale.limit),
         "rounds": "the peers in turn, measure by measure; medians (least-greatest) of the rounds that a table names",
         "idle": "a transaction with an id and a snapshot, open in the same database from before the"
                 " first event on",
@@ -195,25 +195,29 @@ class Report:
                 yield Entry(peer, suffix, values)
 
     def comparable(self, peer, measure, idle, metric, suffix):
-        """Not where the load could not be had, nor where it was not the relay that was killed."""
-        if measure == "latency" and metric[0] in "pc":      # p50_1000, cpu_1000
-            what, _, rate = metric.rpartition("_")
+        """Not where a peer could not have the load, nor where it was not the relay that was killed."""
+        what, _, rate = metric.rpartition("_")
+        if what in ("p50", "p99", "p999", "cpu"):
             came = self.values(peer, measure, idle, "came_to_" + rate)
             return (what, rate) != ("p999", "100") and bool(came) and \
-                statistics.median(came) >= LEAST_RATE * int(rate)
+                (peer.name.startswith(OURS) or statistics.median(came) >= LEAST_RATE * int(rate))
         if metric in ("disk", "disk_before", "relay_wal"):      # of a smaller backlog all of that is less
             return max(self.values(peer, measure, idle, "backlog")) == max(
                 one["backlog"] for key, taken in self.data["taken"].items() if "/drain" in key for one in taken)
         return suffix in ("", "_relay") or peer.name.startswith(OURS)
 
     def win(self, table, column, metric, idle, ours):
-        """What is better by more than it varies, and by more than is shown."""
+        """What is better by a tenth in the median, and by what is shown; and whether it was so in every round."""
         sign = column.better
 
         def beats(entry):
             value, own = statistics.median(entry.values), statistics.median(ours.values)
-            return (value > own * CLOSE if sign > 0 else value * CLOSE < own) and column.form % value != column.form % own and \
-                min(sign * one for one in entry.values) > max(sign * one for one in ours.values)
+            return (value > own * CLOSE if sign > 0 else value * CLOSE < own) and column.form % value != column.form % own
+
+        def shown(entry):
+            overlap = min(sign * one for one in entry.values) <= max(sign * one for one in ours.values)
+            return "%s %s%s" % (entry.peer.title, column.form % statistics.median(entry.values),
+                                " (not in every round)" if overlap else "")
 
         better = [entry for entry in self.entries(table, metric, idle)
                   if not entry.peer.name.startswith(OURS) and beats(entry)]
@@ -223,12 +227,12 @@ class Report:
         what = column.heading
         if len(column.metrics) > 1:
             name, _, rate = metric.rpartition("_")
-            what = "%s at %s/s" % ({"cpu": column.heading, "p999": "p99.9"}.get(name, name), rate)
+            what = "%s at %s/s" % ({"cpu": column.heading, "came_to": column.heading, "p999": "p99.9"}.get(name, name), rate)
         reasons = list(dict.fromkeys(reason(metric, ours.suffix, entry.peer.name, ours.peer.name) for entry in better))
         return ["- **%s%s**: %s%s has %s; better: %s. %s" % (
             what, ", idle transaction" if idle else "", ours.peer.title, ", " + ours.suffix[1:] if ours.suffix else "",
             column.form % statistics.median(ours.values),
-            ", ".join("%s %s" % (entry.peer.title, column.form % statistics.median(entry.values)) for entry in better),
+            ", ".join(map(shown, better)),
             " ".join(reasons))]
 
     def text(self):
