@@ -34,6 +34,15 @@ def fault(group, **properties):
     return register
 
 
+def as_part(group, run):
+    """
+    What is a fault of its own, done among others in a cycle of that group: it
+    excuses there what it excuses alone, and nothing more.
+    """
+    own = next((one for one in FAULTS if one.run is run), Fault(group, run.__name__, run))
+    return own._replace(group=group)
+
+
 def choose(only, consumers, long):
     """Those that can be run, in groups."""
     groups = {}

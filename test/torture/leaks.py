@@ -11,8 +11,7 @@ from statistics import median
 
 import kills
 import transactions
-from faults import Fault, Round, fault
-from logs import PUBLISHERS
+from faults import Round, as_part, fault
 from rig import Broken, Rig
 from server import kill
 from transactions import TURNING, TurningRig
@@ -54,7 +53,7 @@ def one_relay(directory, seed, r):
         relay = None
         for number in range(1, 1 + (MANY_CYCLES if Round.long else CYCLES)):
             run = SURVIVED[number % len(SURVIVED)]
-            rig.run(number, Fault("kill", run.__name__, run, expected=("55P03", "57014", PUBLISHERS)), r)
+            rig.run(number, as_part("kill", run), r)
             if rig.server.relay() != relay and relay:
                 raise Broken("the relay was started anew")
             relay = rig.server.relay()

@@ -11,8 +11,7 @@ from collections import Counter
 
 import kills
 from consumers import KafkaAtLeastOnce
-from faults import Fault, fault
-from logs import PUBLISHERS
+from faults import as_part, fault
 from network import DOWN, NAMESPACE, UP
 from rig import CONSUMERS, Rig
 from server import kill
@@ -205,7 +204,7 @@ def at_least_once(directory, seed, r):
     with AtLeastOnceRig(os.path.join(directory, "rig"), seed, ("file", "kafka")).used() as rig:
         series = [one for one in r.sample(DISTURBANCES, A_SERIES) if NAMESPACE or one is not unplugged]
         for number, run in enumerate(series, 1):
-            rig.run(number, Fault("broker", run.__name__, run, expected=(PUBLISHERS,)), r)
+            rig.run(number, as_part("broker", run), r)
         return Counter(rig.totals(), worst=rig.worst)
 
 

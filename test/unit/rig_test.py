@@ -2,7 +2,8 @@
 """rig_test.py
 
 What the torture rig sees by itself, beside what it asks the checker
-(checker_test.py): its consumers at receipt, its speed, and who leads to a point.
+(checker_test.py): its consumers at receipt, its speed, what it excuses, and who
+leads to a point.
 """
 
 import os
@@ -16,10 +17,16 @@ import psycopg
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 sys.path.insert(0, os.path.join(HERE, "..", "torture"))
+import kills
+import leaks
+import outages
 import points
 import tap
+import transactions
 from arrival import Arrival
 from consumers import Consumer, KafkaAtLeastOnce, Pull
+from faults import Fault, as_part
+from logs import PUBLISHERS
 from rig import COMMIT_SECONDS, LAG_SECONDS, SETTLE_SECONDS, Broken, Rig
 
 
@@ -131,6 +138,17 @@ def test_speed():
     assert what_is_said(None, 60, "kill") == []
     assert what_is_said(limit + 0.1, 0, "kill") == ["the lag was small again after %.1f s" % (limit + 0.1)]
     assert what_is_said(1, COMMIT_SECONDS + 0.1, "broker") == ["a commit took %.1f s" % (COMMIT_SECONDS + 0.1)]
+
+
+# ---- faults ----------------------------------------------------------------------
+
+def test_excuses():
+    """amid a series, too, a publisher may crash only where somebody sends it such signals"""
+    excused = {run.__name__ for run in (*outages.DISTURBANCES, *leaks.SURVIVED) if PUBLISHERS in as_part("kill", run).expected}
+    assert excused == {"publisher"}
+    assert as_part("broker", kills.publisher).group == "broker"
+    assert as_part("kill", transactions.aborted).moods == ("aborting",)
+    assert as_part("kill", test_excuses) == Fault("kill", "test_excuses", test_excuses)
 
 
 # ---- points ----------------------------------------------------------------------
