@@ -37,11 +37,13 @@ import transactions  # noqa: E402, F401
 MOST_FAILURES = 5
 
 
-def show_log(path):
-    print("        %s" % path)
-    with open(path, errors="replace") as f:
-        for line in f.read().splitlines()[-40:]:
-            print("        | " + line)
+def show_logs(directory):
+    """The ends of those of all servers in it, brokers included."""
+    for path in sorted(glob.glob(os.path.join(directory, "**", "server.log"), recursive=True)):
+        print("        %s" % path)
+        with open(path, errors="replace") as f:
+            for line in f.read().splitlines()[-40:]:
+                print("        | " + line)
 
 
 class Torture:
@@ -145,13 +147,12 @@ class Torture:
         print("        again: %s" % self.command(cycle))
         if fault.alone:
             os.rename(os.path.join(self.directory, "alone%d" % cycle), keep)
-            for path in sorted(glob.glob(os.path.join(keep, "**", "server.log"), recursive=True)):
-                show_log(path)
+            show_logs(keep)
             for path in glob.glob(os.path.join(keep, "**", "data"), recursive=True):
                 shutil.rmtree(path, ignore_errors=True)
             return
         if self.rig is not None:
-            show_log(self.rig.server.log.path)
+            show_logs(self.rig.directory)
         try:
             self.close_rig(keep)
         except Exception:

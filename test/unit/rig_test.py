@@ -6,10 +6,12 @@ What the torture rig sees by itself, beside what it asks the checker
 leads to a point.
 """
 
+import io
 import os
 import random
 import sys
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, redirect_stdout
 from types import SimpleNamespace
 
 import psycopg
@@ -22,6 +24,7 @@ import leaks
 import outages
 import points
 import tap
+import torture
 import transactions
 from arrival import Arrival
 from consumers import Consumer, KafkaAtLeastOnce, Pull
@@ -149,6 +152,22 @@ def test_excuses():
     assert as_part("broker", kills.publisher).group == "broker"
     assert as_part("kill", transactions.aborted).moods == ("aborting",)
     assert as_part("kill", test_excuses) == Fault("kill", "test_excuses", test_excuses)
+
+
+# ---- failures ----------------------------------------------------------------------
+
+def test_logs_of_all():
+    """a failure amid a shared rig shows the logs of the server and of the broker"""
+    with tempfile.TemporaryDirectory() as directory, redirect_stdout(io.StringIO()) as said:
+        round_ = torture.Torture(SimpleNamespace(seed="1", directory=directory, kafka=True))
+        round_.rig = SimpleNamespace(directory=os.path.join(directory, "rig1"), server=SimpleNamespace(stop=lambda: None), close=lambda: None)
+        for name in ("server", "kafka"):
+            os.makedirs(os.path.join(round_.rig.directory, name))
+            with open(os.path.join(round_.rig.directory, name, "server.log"), "w") as f:
+                f.write("%s says why\n" % name)
+        round_.failed(3, Fault("broker", "dies", None), "an event was lost")
+        assert os.path.exists(os.path.join(directory, "failed3", "kafka", "server.log"))
+    assert all("| %s says why" % name in said.getvalue() for name in ("server", "kafka"))
 
 
 # ---- points ----------------------------------------------------------------------
