@@ -17,6 +17,7 @@ import psycopg
 from checker import check_database
 from consumers import File, claims, untrue
 from faults import Fault, fault
+from logs import NO_WAL, crashes_without_room, without_room
 from powerloss import Disk
 from rig import CONSUMERS, Broken, Rig
 from server import POLL, kill, wait_until
@@ -280,17 +281,17 @@ def fill_data(rig, r):
 def fill_wal(rig, r):
     """The server cannot go on, and recovers, or ends, until there is room."""
     log = rig.server.log
+    offset, *_ = log.place()
 
-    def failures():
-        return log.count("PANIC:", "No space left") + log.count("FATAL:", "No space left")
+    def crashes():
+        return crashes_without_room(log.lines(offset))
 
-    before = failures()
     with rig.disk.full(os.path.join(rig.server.data, "pg_wal")):
-        wait_until("the server has no room for WAL", lambda: failures() > before, WAIT_SECONDS)
+        wait_until("the server has no room for WAL", lambda: without_room(log.lines(offset)), WAIT_SECONDS)
         time.sleep(r.uniform(0, 3))
     rig.revive()
-    log.planned += failures() - before
-    return failures() - before
+    wait_until("the crash is noticed", crashes)
+    return crashes()
 
 
 def fill_target(rig, r):
@@ -314,7 +315,7 @@ def full_data(directory, seed, r):
 
 @fault("durability", alone=True)
 def full_wal(directory, seed, r):
-    return cycles(directory, seed, r, fill_wal, 3, ("53100",), initdb=("--wal-segsize=1",),
+    return cycles(directory, seed, r, fill_wal, 3, ("53100", NO_WAL), initdb=("--wal-segsize=1",),
                   settings={"wal_recycle": "off", "min_wal_size": "2MB"})
 
 

@@ -18,7 +18,7 @@ import tap
 from arrival import Arrival
 from checker import Checker, Ledger, check_database
 from errors import surprise
-from logs import PUBLISHERS, RECOVERY, Log, is_wrong
+from logs import NO_WAL, PUBLISHERS, RECOVERY, Log, is_wrong
 from watch import Watch
 
 CYCLE = 1
@@ -573,6 +573,42 @@ def test_log():
         assert not is_wrong(line % ending, ())
     server = "2026-01-02 03:04:05.678 UTC [7]  00000 LOG:  server process (PID 9) was terminated by signal %d: x"
     assert is_wrong(server % 11, ()) and not is_wrong(server % 9, ())
+
+
+def complaints(expected, *lines, planned=0):
+    """Of (process id, who, SQLSTATE and severity, text)."""
+    with tempfile.NamedTemporaryFile("w", suffix=".log") as f:
+        f.writelines("2026-01-02 03:04:05.678 UTC [%d] %s %s:  %s\n" % line for line in lines)
+        f.flush()
+        log = Log(f.name)
+        log.planned = planned
+        return [text.split(":  ")[-1] for text in log.complaints((0, 0, 0), expected)]
+
+
+def signalled(pid, number):
+    return 1, "postmaster", "00000 LOG", "server process (PID %d) was terminated by signal %d: x" % (pid, number)
+
+
+NO_ROOM = "could not write to file \"pg_wal/xlogtemp.1\": No space left on device"
+PANIC = (7, "client backend", "53100 PANIC", NO_ROOM)
+BEGUN = (8, "startup", "00000 LOG", "database system " + RECOVERY)
+STUCK = (8, "startup", "53100 FATAL", NO_ROOM)
+
+
+def test_no_room_for_wal():
+    """it accounts for one crash each time, for the signal of who has said so, and for nothing where WAL has room"""
+    expected = ("53100", NO_WAL)
+    full = (PANIC, (9, *PANIC[1:]), signalled(7, 6), BEGUN, STUCK, BEGUN)
+    assert complaints(expected, *full) == []
+    assert complaints(expected, *full, BEGUN) == ["the server crashed 3 times where 2 were planned"]
+    assert complaints(expected, *full, BEGUN, planned=1) == []
+    assert complaints(expected, PANIC, signalled(7, 11), BEGUN) == [signalled(7, 11)[3]]
+    assert complaints(expected, signalled(5, 6), PANIC, BEGUN) == [signalled(5, 6)[3]]
+    assert complaints(expected, (7, "client backend", "XX000 PANIC", "x")) == ["x"]
+    assert complaints(expected, (7, "client backend", "53100 FATAL", NO_ROOM), BEGUN) == ["the server crashed 1 times where 0 were planned"]
+    assert complaints(("53100",), PANIC, signalled(7, 6), BEGUN) == [NO_ROOM, signalled(7, 6)[3],
+                                                                     "the server crashed 1 times where 0 were planned"]
+    assert complaints(("53100",), signalled(7, 11)) == [signalled(7, 11)[3]]
 
 
 def test_recovered_at():
