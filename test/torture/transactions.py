@@ -190,7 +190,7 @@ def forbidden(rig, r):
 
 @fault("transactions")
 def truncated(rig, r):
-    """A superuser empties the log when all was published; no number comes again, also after a crash."""
+    """A superuser empties the log, the active segment too, when all was published; no number comes again, also after a crash."""
     rig.load.pause()
     rig.settle("a")
     rig.server.query_nothing("TRUNCATE " + ", ".join(segments_of(rig)))
@@ -200,6 +200,45 @@ def truncated(rig, r):
     rig.load.resume()
     time.sleep(r.uniform(0.2, 1))
     return 1
+
+
+DONE_WITH = ("SELECT 'eo.log_' || segment FROM eo.segment_status()"
+             " WHERE first_seq > 0 AND NOT active AND last_seq <= (SELECT min(seq) FROM eo.cursor)")
+KEPT = (("retention", "1h"), ("segment_size", "1MB"), ("segment_age", "1s"))
+
+
+def empty_one(rig, r, emptied):
+    """Another one that all are done with, when there is one; the segments follow each other within seconds."""
+    found = []
+
+    def look():
+        found[:] = {row[0] for row in rig.server.query(DONE_WITH)} - emptied
+        return found
+    wait_until("there is a segment that all are done with", look)
+    one = r.choice(sorted(found))
+    size = rig.server.one("SELECT pg_relation_size(%s::regclass)", one)
+    rig.server.query_nothing("TRUNCATE " + one)
+    emptied.add(one)
+    return size > 0
+
+
+@fault("transactions")
+def truncated_amid_load(rig, r):
+    """
+    A superuser is faster than the relay, which keeps what all have got for an hour:
+    empties segments while others are read and written.  Nobody misses anything.
+    """
+    for name, value in KEPT:
+        rig.server.query_nothing("ALTER SYSTEM SET eo_outbox.%s = '%s'" % (name, value))
+    rig.server.query_nothing("SELECT pg_reload_conf()")
+    emptied = set()
+    done = sum(empty_one(rig, r, emptied) for _ in range(r.randint(1, 4)))
+    if r.random() < 0.3:
+        rig.server.kill_all()
+        rig.server.start()
+    rig.server.query_nothing("ALTER SYSTEM SET eo_outbox.retention = '0'")
+    rig.server.query_nothing("SELECT pg_reload_conf()")
+    return done
 
 
 # ---- an idle one, for a whole series of cycles -------------------------------------
