@@ -11,6 +11,7 @@ import os
 import random
 import threading
 import time
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import psycopg
@@ -23,6 +24,7 @@ MESSAGES = 200
 REQUESTS = 20
 SOURCES = 3
 RECENT_SECONDS = 2      # is an id recognised by the consumer that forgets soon
+TRICKLE_SECONDS = 0.3   # between two transactions
 LEASES = ("50 ms", "1 second")
 DEPTHS = (1, 2, 5, 40)
 TOPICS = ("orders", "stock")
@@ -95,13 +97,16 @@ class Client(threading.Thread):
 
     def run(self):
         while not self.load.ending.is_set():
-            if not self.load.running.is_set():
+            trickles = self.load.trickles(self.number)
+            if not trickles and not self.load.running.is_set():
                 self.idle()
                 continue
             try:
                 self.transaction()
             except psycopg.Error as error:
                 self.failed(error)
+            if trickles:
+                self.load.ending.wait(TRICKLE_SECONDS)
 
     def idle(self):
         if self.connection is not None:
@@ -325,6 +330,7 @@ class Load:
         self.name = name
         self.directory = directory
         self.running = threading.Event()
+        self.trickling = False
         self.ending = threading.Event()
         self.cycle = 0
         self.mood = "calm"
@@ -367,11 +373,27 @@ class Load:
     def pause(self):
         """Waits until no client is in a transaction."""
         self.running.clear()
-        for client in self.clients:
+        resting = [client for client in self.clients if not self.trickles(client.number)]
+        for client in resting:
             client.rests.clear()        # who rests says so again
-        if not all(client.rests.wait(60) for client in self.clients):
+        if not all(client.rests.wait(60) for client in resting):
             raise TimeoutError("a client hangs")
         return [text for client in self.clients for text in client.unexpected]
+
+    def trickles(self, number):
+        """Whether that client goes on, slowly, while the others rest."""
+        return self.trickling and number == 0
+
+    @contextmanager
+    def trickle(self):
+        """One client alone goes on for that long, slowly."""
+        self.trickling = True
+        try:
+            self.pause()
+            yield
+        finally:
+            self.trickling = False
+            self.resume()
 
     def end(self):
         self.ending.set()

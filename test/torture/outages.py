@@ -13,7 +13,7 @@ import kills
 from consumers import KafkaAtLeastOnce
 from faults import as_part, fault
 from network import DOWN, NAMESPACE, UP
-from rig import CONSUMERS, Rig
+from rig import COMMIT_SECONDS, CONSUMERS, Broken, Rig
 from server import kill
 
 MINUTE = 60
@@ -25,11 +25,24 @@ def kafka_of(rig):
 
 
 def a_minute(rig, r):
-    """Or more, with a load in the first seconds of it: as much as must have come out half a minute after it."""
+    """
+    Or more, with a load in the first seconds of it, as much as must have come out
+    half a minute after it; then one client goes on to the end.
+    """
     busy = r.uniform(5, 10)
     time.sleep(busy)
-    with rig.rest():
-        time.sleep(MINUTE - busy + r.uniform(0, 15))
+    with rig.load.trickle():
+        watch_commits(rig, MINUTE - busy + r.uniform(0, 15))
+
+
+def watch_commits(rig, seconds):
+    """None of them waits for the broker, nor does what leads to it."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        before = len(rig.load.acknowledged)
+        time.sleep(COMMIT_SECONDS)
+        if len(rig.load.acknowledged) == before:
+            raise Broken("nothing was committed for %d s" % COMMIT_SECONDS)
 
 
 # ---- the broker --------------------------------------------------------------

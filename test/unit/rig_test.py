@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import tempfile
+import threading
 from contextlib import contextmanager, redirect_stdout
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ import points
 import tap
 import torture
 import transactions
+from application import Load
 from arrival import Arrival
 from consumers import Consumer, KafkaAtLeastOnce, Pull
 from faults import Fault, as_part
@@ -168,6 +170,49 @@ def test_logs_of_all():
         round_.failed(3, Fault("broker", "dies", None), "an event was lost")
         assert os.path.exists(os.path.join(directory, "failed3", "kafka", "server.log"))
     assert all("| %s says why" % name in said.getvalue() for name in ("server", "kafka"))
+
+
+# ---- disturbances ------------------------------------------------------------------
+
+def said_by(function, *arguments):
+    try:
+        return function(*arguments)
+    except Broken as broken:
+        return str(broken)
+
+
+def commits(each):
+    """A rig where as many commits are acknowledged while it is waited."""
+    acknowledged = []
+    before = outages.time
+    clock = iter(range(1000))
+    outages.time = SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda seconds: acknowledged.extend([None] * each))
+    try:
+        return said_by(outages.watch_commits, SimpleNamespace(load=SimpleNamespace(acknowledged=acknowledged)), 3)
+    finally:
+        outages.time = before
+
+
+def test_commits():
+    """while the broker is away, commits go on"""
+    assert commits(1) is None
+    assert commits(0) == "nothing was committed for %d s" % COMMIT_SECONDS
+
+
+def test_trickle():
+    """one client alone goes on, and then all do"""
+    load = Load.__new__(Load)
+    load.running, load.trickling = threading.Event(), False
+    asked = []
+    load.clients = [SimpleNamespace(number=i, unexpected=[], rests=SimpleNamespace(clear=lambda: None, wait=lambda seconds, i=i: asked.append(i) or True))
+                    for i in range(3)]
+    load.resume()
+    with load.trickle():
+        assert asked == [1, 2] and not load.running.is_set()
+        assert [load.trickles(i) for i in range(3)] == [True, False, False]
+    assert load.running.is_set() and not load.trickles(0)
+    load.pause()
+    assert asked == [1, 2, 0, 1, 2]
 
 
 # ---- points ----------------------------------------------------------------------
