@@ -25,6 +25,26 @@ LEGEND = """\
   a second of its commit; the load goes on for up to a second of it"""
 
 
+# What somebody has written into the file between these stays when it is written anew.
+NOTES = ("<!-- notes -->", "<!-- end of notes -->")
+
+
+def notes_of(path):
+    """As lines, with what is around them; empty ones to be filled if there are none."""
+    text = ""
+    if os.path.exists(path):
+        with open(path) as f:
+            text = f.read()
+    begin, end = text.find(NOTES[0]), text.find(NOTES[1])
+    return text[begin:end + len(NOTES[1])].splitlines() if 0 <= begin < end else list(NOTES)
+
+
+def controls(faults):
+    """How many of the cycles are none of a promise, as a line."""
+    count = sum(times for names in faults.values() for name, times in names.items() if name.startswith("control_"))
+    return "%d of the cycles are controls: something is broken on purpose and has to be found out." % count
+
+
 def seconds(value):
     return "" if value is None else "%.1f s" % value
 
@@ -70,10 +90,11 @@ class Results:
                                    for i, (cell, width) in enumerate(zip(row, widths))))
         slow = sorted(self.slowest.items(), key=lambda item: -item[1])[:5]
         print("  slowest cycles: " + ", ".join("%s %.0f s" % item for item in slow))
+        print("  " + controls(self.faults))
         for line in points.report(self.totals()):
             print(line)
 
-    def write(self, path, seed, minutes):
+    def write(self, path, seed, minutes, former=os.path.join(os.path.dirname(os.path.abspath(__file__)), "RESULTS.md")):
         lines = ["# Tried to break", "",
                  "- machine: " + machine(),
                  "- PostgreSQL: " + version("postgres", "--version").split(") ", 1)[-1],
@@ -82,7 +103,7 @@ class Results:
                      seed, self.totals()["cycles"], os.environ.get("EO_ARGUMENTS", ""), minutes),
                  "", "| " + " | ".join(self.headings()) + " |", "|---" * len(self.headings()) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in self.rows()]
-        lines += ["", LEGEND]
+        lines += ["", controls(self.faults), "", LEGEND, "", *notes_of(former)]
         if "points" in self.groups:
             lines += ["", points.summary(self.totals())]
         lines += ["", *listed(self.faults)]

@@ -32,6 +32,7 @@ from arrival import Arrival
 from consumers import Consumer, KafkaAtLeastOnce, Pull
 from faults import Fault, as_part
 from logs import PUBLISHERS
+from results import NOTES, Results
 from rig import COMMIT_SECONDS, LAG_SECONDS, SETTLE_SECONDS, Broken, Rig
 
 
@@ -213,6 +214,26 @@ def test_trickle():
     assert load.running.is_set() and not load.trickles(0)
     load.pause()
     assert asked == [1, 2, 0, 1, 2]
+
+
+# ---- results -----------------------------------------------------------------------
+
+def test_results():
+    """say how many of the cycles are controls, and keep what somebody has noted"""
+    results = Results()
+    for name in ("backend", "control_orphan", "control_orphan"):
+        results.add(Fault("kill", name, None), {}, None, 1)
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "RESULTS.md")
+        results.write(path, "1", 1, path)
+        with open(path) as f:
+            text = f.read()
+        assert "\n2 of the cycles are controls" in text
+        with open(path, "w") as f:
+            f.write(text.replace(NOTES[0], NOTES[0] + "\nThis is why.\n\nAnd that."))
+        results.write(path, "2", 1, path)
+        with open(path) as f:
+            assert "\n\n%s\nThis is why.\n\nAnd that.\n%s\n\n" % NOTES in f.read()
 
 
 # ---- points ----------------------------------------------------------------------
