@@ -22,6 +22,8 @@ PUBLISHER_CFLAGS = -std=gnu99 -O1 -g $(PUBLISHER_WARNINGS) -fPIE -Isrc -MMD -MP 
 PUBLISHER_EXTRA = build/obj/sanitizer_options.o
 ifeq ($(PUBLISHER_SANITIZE),thread)
 PUBLISHER_EXTRA += build/obj/tsan_threads.o
+else
+PUBLISHER_EXTRA += build/obj/asan_reports.o
 endif
 endif
 ifneq ($(findstring --coverage,$(PUBLISHER_CC)),)

@@ -4,10 +4,10 @@
  * What the sanitizers of a publisher do, said in the executable: the relay
  * gives its publishers no environment.
  *
- * Reports go to files, but for those of undefined behaviour, which go to stderr
- * and so into the server's log: a publisher that dies of one is started again,
- * and a test may not notice.  A library that a test puts before libasan is in order,
- * and a publisher that is told to die of a signal does.
+ * Reports go to files, those of undefined behaviour by asan_reports.c: a publisher
+ * that dies of one is started again, and a test may not notice.  A library that a
+ * test puts before libasan is in order, and a publisher that is told to die of a
+ * signal does.
  */
 #define EO_OPTIONS	"log_path=" EO_REPORTS "/report:verify_asan_link_order=0:" \
 	"detect_stack_use_after_return=1:strict_string_checks=1:print_stacktrace=1:" \
