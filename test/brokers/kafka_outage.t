@@ -56,7 +56,8 @@ def deliver(mode, topic, disturb):
                 ready = p.wait_ready()
             except driver.Ended:
                 continue
-            start = max(acked, ready["last_seq"])
+            # It acknowledges only what is sent to it: of what was before, nothing.
+            start = p.acked = max(acked, ready["last_seq"])
             # Whole bursts, so that the end is met.
             next_seq = start + 1
             if (EVENTS - start) % 500:
