@@ -2,7 +2,8 @@
 """
 coverage
 
-    coverage.py TREE        what gcov knows of a tree built with --coverage
+    coverage.py TREE            what gcov knows of a tree built with --coverage
+    coverage.py --whole TREE    likewise, after all tests: too little is an error
 
 Prints the lines and branches of each file of src/, how many were reached, and
 the sums; writes what was not to coverage.txt beside the tree.
@@ -10,7 +11,8 @@ the sums; writes what was not to coverage.txt beside the tree.
 Branches that others' macros have in a line are not this project's to reach: the
 levels that ereport() does not have, the forms that a varlena value did not come
 in, the interrupt that was not pending.  Neither are those of the switches for
-tests.  So there is a second sum without such lines.
+tests.  So there is a second sum without such lines, and it is the one that must
+come to LEAST after all tests.
 """
 import collections
 import json
@@ -22,6 +24,9 @@ import sys
 MACROS = re.compile(r"\b(ereport|elog|CHECK_FOR_INTERRUPTS|PG_TRY|PG_CATCH|PG_FINALLY|PG_END_TRY|EO_POINT|EO_MUTANT|"
                     r"PG_GETARG_\w+|PG_FREE_IF_COPY|DatumGet\w+P\w*|VARDATA_ANY|VARSIZE_ANY_EXHDR|"
                     r"appendStringInfoCharMacro)\s*\(")
+
+# What all tests together must reach of src/, in percent.
+LEAST = {"lines": 90, "branches": 80}
 
 
 def notes(tree):
@@ -84,7 +89,14 @@ def show(name, row):
           (name, row[0], row[1], share(row[0], row[1]), row[2], row[3], share(row[2], row[3])))
 
 
-def main(tree):
+def too_little(row):
+    """What of a row of sums is below LEAST, in words"""
+    reached = {"lines": row[:2], "branches": row[2:]}
+    return ["%d of %d %s of src/ reached, less than %d %%" % (part, whole, name, LEAST[name])
+            for name, (part, whole) in reached.items() if 100 * part < LEAST[name] * whole or not whole]
+
+
+def main(tree, whole):
     found = read(tree)
     if not found:
         sys.exit("coverage.py: %s was not built with --coverage" % tree)
@@ -103,10 +115,17 @@ def main(tree):
                 elif number in ours and not all(branches.values()):
                     missed.write("%s:%d branch\n" % (name, number))
     show("total", total)
-    show("without the branches of macros", total[:2] + own[2:])
+    own = total[:2] + own[2:]
+    show("without the branches of macros", own)
+    complaints = too_little(own) if whole else []
+    for complaint in complaints:
+        print("coverage.py: " + complaint)
+    return 1 if complaints else 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    arguments = sys.argv[1:]
+    whole = arguments[:1] == ["--whole"]
+    if len(arguments) != 1 + whole:
         sys.exit(__doc__)
-    main(os.path.abspath(sys.argv[1]))
+    sys.exit(main(os.path.abspath(arguments[-1]), whole))

@@ -23,7 +23,7 @@ UNIT_PUBLISHERS = build/unit/eo-publish-file build/unit/eo-publish-stub
 UNIT_FUZZER = build/unit/fuzz_decoders
 UNIT_LIST = $(UNIT_PROGRAMS) test/unit/harness_test.py test/unit/file_test.py \
 	test/unit/powerloss_test.py test/unit/checker_test.py test/unit/rig_test.py \
-	test/unit/report_test.py $(UNIT_FUZZER)
+	test/unit/report_test.py test/unit/coverage_test.py $(UNIT_FUZZER)
 
 UNIT_WIRE = $(call unit_objects,src/wire/*.c)
 UNIT_COMMON = $(UNIT_WIRE) $(call unit_objects,$(addprefix src/publishers/, \
