@@ -8,7 +8,13 @@
 #   make bench-peers         measure against others: see test/bench/peers/run
 #   make test-matrix         test with 15, 17 and 18: see test/matrix
 #   make test-asan           test the publishers under sanitizers: see test/run
+#   make test-cassert        test the extension with assertions: see test/analysis/valgrind
 #   make test-valgrind       test the extension under valgrind: see test/analysis/valgrind
+#   make lint                check the rules of this code: see test/lint/run
+#   make analyse             read all C code with cppcheck and clang-tidy: see test/analysis/clang-tidy
+#   make coverage            tell what the tests reach of src/: see test/analysis/coverage
+#   make mutants             break it and see the tests fail: see test/mutants
+#   make setup               install what all this needs: see test/setup
 #   make torture             try to break the promises: see test/torture/run
 #
 # PG_CONFIG=/path/to/pg_config chooses the PostgreSQL.
