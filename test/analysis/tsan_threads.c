@@ -82,7 +82,7 @@ mtx_init(mtx_t *mutex, int type)
 	int			error;
 
 	pthread_mutexattr_init(&attributes);
-	pthread_mutexattr_settype(&attributes, type & mtx_recursive ? PTHREAD_MUTEX_RECURSIVE : PTHREAD_MUTEX_NORMAL);
+	pthread_mutexattr_settype(&attributes, (type & mtx_recursive) ? PTHREAD_MUTEX_RECURSIVE : PTHREAD_MUTEX_NORMAL);
 	error = pthread_mutex_init((pthread_mutex_t *) mutex, &attributes);
 	pthread_mutexattr_destroy(&attributes);
 	return answer(error);

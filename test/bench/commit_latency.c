@@ -181,5 +181,7 @@ main(int argc, char **argv)
 	report("commit", commits, ncommits);
 	report("acknowledged", acks, nacks);
 	printf("rate %.0f/s\n", per_second * (duration + 1) / took);
+	free(commits);
+	free(acks);
 	return 0;
 }

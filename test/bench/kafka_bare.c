@@ -212,5 +212,6 @@ main(int argc, char **argv)
 		measure_rate(rk, topic, atoll(argv[4]), payload, size);
 	rd_kafka_topic_destroy(topic);
 	rd_kafka_destroy(rk);
+	free(payload);
 	return 0;
 }

@@ -226,6 +226,7 @@ main(int argc, char **argv)
 	while (!ready)
 		receive(fds[0], 100);
 	run(fds[0], atof(argv[2]), atof(argv[3]), payload);
+	free(text);
 	close(fds[0]);
 	if (waitpid(pid, &status, 0) != pid || status != 0)
 		die("the publisher did not end with status 0");

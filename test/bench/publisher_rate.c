@@ -234,6 +234,7 @@ main(int argc, char **argv)
 	begun = now();
 	run(fd, events, payload);
 	seconds = now() - begun;
+	free(payload);
 	close(fd);
 	if (waitpid(pid, &status, 0) != pid || status != 0)
 		die("the publisher did not end with status 0");

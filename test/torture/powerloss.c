@@ -35,6 +35,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BLOCK			4096
@@ -470,7 +471,7 @@ fsync(int fd)
 	log = log_open(&st, &head);
 	upto = head.end;
 	close(log);
-	usleep(SYNC_MICROSECONDS);
+	nanosleep(&(struct timespec) {.tv_nsec = SYNC_MICROSECONDS * 1000}, NULL);
 	log = log_open(&st, &head);
 	log_discard(log, &head, upto);
 	close(log);

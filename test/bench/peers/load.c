@@ -176,6 +176,9 @@ report(int64_t failed)
 {
 	int64_t    *took = malloc(sizeof(int64_t) * (size_t) total);
 	int64_t		count = 0;
+	int64_t		p50;
+	int64_t		p99;
+	int64_t		p999;
 
 	if (took == NULL)
 		die("malloc", "out of memory");
@@ -185,10 +188,14 @@ report(int64_t failed)
 	if (count == 0)
 		die("the load", "committed nothing");
 	qsort(took, (size_t) count, sizeof(int64_t), compare);
+	p50 = took[count / 2];
+	p99 = took[count * 99 / 100];
+	p999 = took[count * 999 / 1000];
 	printf("committed %" PRId64 " failed %" PRId64 " rate %.1f p50 %.3f p99 %.3f p999 %.3f max %.3f\n",
 		   count, failed, (double) count / duration,
-		   (double) took[count / 2] / 1e3, (double) took[count * 99 / 100] / 1e3,
-		   (double) took[count * 999 / 1000] / 1e3, (double) took[count - 1] / 1e3);
+		   (double) p50 / 1e3, (double) p99 / 1e3, (double) p999 / 1e3,
+		   (double) took[count - 1] / 1e3);
+	free(took);
 }
 
 int
