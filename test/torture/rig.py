@@ -128,7 +128,7 @@ class Rig:
         finally:
             unexpected = self.load.pause()
         try:
-            self.check(unexpected)
+            self.check(unexpected, self.check_load())
         finally:
             while self.leftovers:
                 self.leftovers.pop().close()
@@ -141,8 +141,8 @@ class Rig:
     def totals(self):
         return sum((checker.counts for checker in self.checkers), self.counts)
 
-    def check(self, unexpected):
-        broken = ["a client got: " + text for text in unexpected[:5]]
+    def check(self, unexpected, broken=()):
+        broken = [*broken, *("a client got: " + text for text in unexpected[:5])]
         try:
             self.settle()
         except (Broken, TimeoutError) as error:
@@ -160,6 +160,10 @@ class Rig:
         self.counts["commits"] += len(self.load.acknowledged)
         if broken:
             raise Broken("\n".join(broken))
+
+    def check_load(self):
+        """Who is told to do it again, and again, has not been served."""
+        return [] if self.load.acknowledged else ["no transaction of the load was acknowledged"]
 
     def check_speed(self):
         """Recovery, and commits where nobody but a broker was disturbed: they do not wait for that."""

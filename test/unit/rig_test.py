@@ -157,6 +157,12 @@ def test_excuses():
     assert as_part("kill", test_excuses) == Fault("kill", "test_excuses", test_excuses)
 
 
+def test_load():
+    """a load of which nothing was acknowledged"""
+    for acknowledged, expected in (([], ["no transaction of the load was acknowledged"]), (["t.0.1"], [])):
+        assert Rig.check_load(SimpleNamespace(load=SimpleNamespace(acknowledged=acknowledged))) == expected
+
+
 # ---- failures ----------------------------------------------------------------------
 
 def test_logs_of_all():
