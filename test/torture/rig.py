@@ -21,6 +21,7 @@ LAG_SECONDS = 1         # which is that small
 COMMIT_SECONDS = 5      # beside a broker that starts on the same two processors
 CONSUMERS = {"file": File, "kafka": Kafka}
 ORPHAN_SECONDS = 10
+WORKER_SECONDS = 10     # until one that was ended is there again: five, and the start
 SOON = ("0", "2s")      # is the log's space given back
 GIVE_BACK_SECONDS = 30
 RSS_LIMIT_KB = 128 * 1024
@@ -260,12 +261,20 @@ class Rig:
         files = [os.readlink(os.path.join(folder, name)) for name in os.listdir(folder)]
         return sum(1 for name in files if not name.startswith(self.server.data))
 
+    def workers(self):
+        """{what it is: its process id, None if there is none}; the server starts one again that has ended, after some seconds."""
+        def found():
+            return {"relay": self.server.relay(), "launcher": self.server.launcher()}
+        until = time.monotonic() + WORKER_SECONDS
+        while not all(found().values()) and time.monotonic() < until:
+            time.sleep(POLL)
+        return found()
+
     def check_processes(self):
         broken = ["an orphan: %d %s" % orphan for orphan in self.orphans().items()]
-        for pid in [self.server.relay(), *self.server.publishers()]:
-            if pid is None:
-                broken.append("there is no relay")
-                continue
+        workers = self.workers()
+        broken += ["there is no " + name for name, pid in workers.items() if pid is None]
+        for pid in filter(None, (*workers.values(), *self.server.publishers())):
             try:
                 with open("/proc/%d/status" % pid) as f:
                     rss = next(int(line.split()[1]) for line in f if line.startswith("RssAnon"))
