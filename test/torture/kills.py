@@ -8,10 +8,13 @@ import signal
 import time
 
 from faults import fault
-from logs import PUBLISHERS
+from logs import LINE, PUBLISHERS
+from rig import Broken
 from server import POLL, kill, wait_gone, wait_until
 
 THERE_SECONDS = 10
+RECOVERY_SECONDS = 60
+MOMENT = 0.0005         # s; how closely the log is watched
 ATTEMPTS = 5
 
 
@@ -60,22 +63,49 @@ def postmaster(rig, r):
     return 1
 
 
+def kill_recovery(rig, pause):
+    """Starts the server and kills it soon after it has begun to recover; returns whether that was amid its redo."""
+    log = rig.server.log
+    offset, *_ = log.place()
+    rig.server.start(wait=False)
+    until = time.monotonic() + RECOVERY_SECONDS
+    begun = []
+    while not begun:
+        if time.monotonic() > until:
+            raise TimeoutError("the server recovers: not within %d s" % RECOVERY_SECONDS)
+        time.sleep(MOMENT)
+        begun = [line for line in log.lines(offset) if "redo starts" in line]
+    time.sleep(pause)
+    kill(rig.server.process.pid, signal.SIGSTOP)
+    kill(int(LINE.match(begun[0])["pid"]))      # it would go on while all the others are looked for
+    rig.server.kill_all()
+    return not any("redo done" in line for line in log.lines(offset))
+
+
 @fault("kill")
 def recovery(rig, r):
-    """Again and again while the server recovers: after it has begun to, and before it is done."""
-    log = rig.server.log
-    done = 1
+    """
+    Again and again while the server recovers: after it has begun to, and before it
+    is done.  Where it was done sooner, there is more to do the next time, and it is
+    killed at once.
+    """
+    done, amid = 1, 0
+    wanted, late = r.randint(2, 6), 0
     rig.server.kill_all()
-    for _ in range(r.randint(2, 6)):
-        begun, ended = log.count("redo starts"), log.count("redo done")
-        rig.server.start(wait=False)
-        wait_until("the server recovers", lambda: log.count("redo starts") > begun)
-        time.sleep(r.uniform(0, 0.05))
-        rig.server.kill_all()
-        if log.count("redo done") > ended:      # there is nothing left to recover
-            break
+    while amid < wanted and late < ATTEMPTS:
+        if kill_recovery(rig, r.uniform(0, 0.02) if amid and not late else 0):
+            amid += 1
+        else:
+            late += 1
+            rig.server.start()
+            time.sleep(r.uniform(0.3, 1) * late)
+            rig.server.kill_all()
+            done += 1
         done += 1
     rig.server.start()
+    if not amid:
+        raise Broken("each recovery was over before it was killed")
+    rig.counts["recoveries"] += amid
     return done
 
 

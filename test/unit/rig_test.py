@@ -12,6 +12,7 @@ import random
 import sys
 import tempfile
 import threading
+from collections import Counter
 from contextlib import contextmanager, redirect_stdout
 from types import SimpleNamespace
 
@@ -186,6 +187,26 @@ def said_by(function, *arguments):
         return function(*arguments)
     except Broken as broken:
         return str(broken)
+
+
+def recover(*amid):
+    """As often as the server recovers, whether it was killed amid that."""
+    rig = SimpleNamespace(server=SimpleNamespace(start=lambda: None, kill_all=lambda: None), counts=Counter())
+    left = iter(amid)
+    before = kills.kill_recovery, kills.time
+    kills.kill_recovery, kills.time = (lambda rig, pause: next(left, False)), SimpleNamespace(sleep=lambda seconds: None)
+    try:
+        done = said_by(kills.recovery, rig, random.Random(1))
+    finally:
+        kills.kill_recovery, kills.time = before
+    return done, rig.counts["recoveries"]
+
+
+def test_recovery():
+    """of some recoveries one at least is killed amid its work"""
+    assert recover() == ("each recovery was over before it was killed", 0)
+    assert recover(False, True) == (1 + 2 * kills.ATTEMPTS + 1, 1)
+    assert recover(*[True] * 6) == (3 + 1, 3)
 
 
 def commits(each):
