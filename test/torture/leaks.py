@@ -15,6 +15,7 @@ from faults import Round, as_part, fault
 from rig import Broken, Rig
 from server import kill
 from transactions import TURNING, TurningRig
+from watch import LEAST
 
 CYCLES = 12
 MANY_CYCLES = 60
@@ -41,26 +42,59 @@ def another_subscription(rig, r):
     return 1
 
 
+# No large transaction: malloc keeps what its events took, which looks like a leak.
+SURVIVED_BY_PUBLISHERS = (transactions.aborted, transactions.nested, transactions.vacuumed, kills.clients_ended,
+                          transactions.stopped)
 SURVIVED = (kills.publisher, kills.clients_ended, transactions.aborted, transactions.nested, transactions.vacuumed,
             transactions.locked, another_subscription)
 
 
+def live_through(rig, disturbances, find, r):
+    """
+    Many cycles, and the processes, {what it is: process id}, that are found after
+    each: always the same, with the memory and the files at the end that they had
+    after the first ones.
+    """
+    rig.watch.step = 1024
+    before = None
+    for number in range(1, 1 + (MANY_CYCLES if Round.long else CYCLES)):
+        rig.run(number, as_part("kill", disturbances[number % len(disturbances)]), r)
+        now = find(rig)
+        for name in now:
+            if before and before[name] != now[name]:
+                raise Broken("%s was started anew" % name)
+        before = now
+    for name, pid in before.items():
+        samples = rig.watch.samples.get(pid, ())
+        if len(samples) < LEAST:
+            raise Broken("%s was looked at %d times" % (name, len(samples)))
+        grown = median(one[0] for one in samples[-3:]) - median(one[0] for one in samples[:3])
+        if grown > GROWN_KB:
+            raise Broken("%s has grown by %d kB: %s" % (name, grown, " ".join(str(one[0]) for one in samples)))
+
+
+def relay_of(rig):
+    return {"the relay": rig.server.relay()}
+
+
+def publishers_of(rig):
+    found = dict(rig.server.query("SELECT name, publisher_pid FROM eo.subscriptions WHERE server IS NOT NULL"))
+    return {"the publisher of " + name: pid for name, pid in found.items()}
+
+
 @fault("kill", alone=True)
 def one_relay(directory, seed, r):
-    """It lives through many cycles, and has the memory and the files at the end that it had after the first ones."""
+    """It lives through many cycles."""
     with Steady(os.path.join(directory, "rig"), seed).used() as rig:
-        rig.watch.step = 1024
-        relay = None
-        for number in range(1, 1 + (MANY_CYCLES if Round.long else CYCLES)):
-            run = SURVIVED[number % len(SURVIVED)]
-            rig.run(number, as_part("kill", run), r)
-            if rig.server.relay() != relay and relay:
-                raise Broken("the relay was started anew")
-            relay = rig.server.relay()
-        kilobytes, files = zip(*rig.watch.samples[relay])
-        grown = median(kilobytes[-3:]) - median(kilobytes[:3])
-        if grown > GROWN_KB:
-            raise Broken("the relay has grown by %d kB" % grown)
+        live_through(rig, SURVIVED, relay_of, r)
+        return Counter(rig.totals(), worst=rig.worst)
+
+
+@fault("kill", needs="kafka", alone=True)
+def one_publisher(directory, seed, r):
+    """Of each kind one lives through many cycles."""
+    with Steady(os.path.join(directory, "rig"), seed, ("file", "kafka")).used() as rig:
+        live_through(rig, SURVIVED_BY_PUBLISHERS, publishers_of, r)
         return Counter(rig.totals(), worst=rig.worst)
 
 

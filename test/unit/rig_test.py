@@ -35,6 +35,7 @@ from faults import Fault, as_part
 from logs import PUBLISHERS
 from results import NOTES, Results
 from rig import COMMIT_SECONDS, LAG_SECONDS, SETTLE_SECONDS, Broken, Rig
+from watch import Watch
 
 
 def arrival(seq, **payload):
@@ -162,6 +163,41 @@ def test_load():
     """a load of which nothing was acknowledged"""
     for acknowledged, expected in (([], ["no transaction of the load was acknowledged"]), (["t.0.1"], [])):
         assert Rig.check_load(SimpleNamespace(load=SimpleNamespace(acknowledged=acknowledged))) == expected
+
+
+# ---- leaks -----------------------------------------------------------------------
+
+class LongLived:
+    """A rig whose process has that memory and id after each cycle."""
+
+    def __init__(self, kilobytes, pid=lambda number: 7):
+        self.watch, self.kilobytes, self.pid, self.number = Watch(), kilobytes, pid, 0
+
+    def run(self, number, fault, r):
+        self.number = number
+        self.watch.note(self.find(self)["it"], self.kilobytes(number), 9)
+
+    @staticmethod
+    def find(rig):
+        return {"it": rig.pid(rig.number)}
+
+
+def outcome(rig):
+    try:
+        leaks.live_through(rig, leaks.SURVIVED, rig.find, None)
+    except Broken as broken:
+        return str(broken)
+    return ""
+
+
+def test_long_lived():
+    """what lives through many cycles neither grows nor is another one in the end, and is looked at each time"""
+    assert outcome(LongLived(lambda number: 5000)) == ""
+    assert outcome(LongLived(lambda number: 5000 + 1000 * number)) .startswith("it has grown by 9000 kB: 6000 7000 ")
+    assert outcome(LongLived(lambda number: 5000, lambda number: 7 + (number > 9))) == "it was started anew"
+    blind = LongLived(lambda number: 5000)
+    blind.watch.note = lambda *sample: None
+    assert outcome(blind) == "it was looked at 0 times"
 
 
 # ---- failures ----------------------------------------------------------------------
