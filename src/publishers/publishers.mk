@@ -23,7 +23,7 @@ PUBLISHER_EXTRA = build/obj/sanitizer_options.o
 ifeq ($(PUBLISHER_SANITIZE),thread)
 PUBLISHER_EXTRA += build/obj/tsan_threads.o
 else
-PUBLISHER_EXTRA += build/obj/asan_reports.o
+PUBLISHER_EXTRA += build/obj/asan_reports.o build/obj/asan_exit.o
 endif
 endif
 ifneq ($(findstring --coverage,$(PUBLISHER_CC)),)
