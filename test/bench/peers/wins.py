@@ -23,8 +23,9 @@ SMALL = ("What is committed leaves as soon as what left before it is acknowledge
 TICKS = "Its events wait for the next tick, a tenth of a second at most, and so leave in fewer batches; ours leave at once."
 IDLE = "To gather what comes for longer would cost less, and take longer."
 
-HEADERS = ("Its events are sent as the text that they are; ours are jsonb, turned into text, and each carries the"
-           " headers of CloudEvents, with its position among them.  How much of the difference that is was not measured.")
+HEADERS = ("Its messages have no headers; ours carry those of CloudEvents, the position among them. Without them our relay and"
+           " publisher took 5.5 us of processor for an event instead of 9.2, and a backlog of 600,000 left at 126,000 and"
+           " 132,000/s instead of 106,000 and 74,000 (two rounds in turn).")
 START = ("50 to 100 ms of it are the pause before a publisher that has ended is started again, so that one that ends at"
          " once does not take a processor; the rest is starting, connecting and asking the broker for its topics.")
 TAKEN_OVER = ("A new publisher takes the transactional id over, which ends its predecessor's transaction, and reads the"
@@ -50,7 +51,7 @@ REASONS = {
     ("p99", "eo_exactly_once"): EXACTLY_ONCE,
     ("p999", "eo_exactly_once"): EXACTLY_ONCE,
     ("throughput", "debezium-message"): EMIT,
-    ("drain", "debezium-message"): EMIT + " " + HEADERS,
+    ("drain", "debezium-message"): HEADERS,
     ("drain", "pgq"): HEADERS,
     ("total_cpu", "pgq"): HEADERS,
     "throughput": SMALL,
