@@ -46,10 +46,10 @@
 
 /*
  * More than a near broker needs when it is busy; to a far one it is the time
- * between two requests.  What is sent earlier would hardly arrive earlier:
- * librdkafka's idempotent producer has one request with five or more messages
- * of a partition under way, and while others wait behind it, its thread asks
- * poll(2) again and again without pause, which takes a processor.
+ * between two requests.  In a partition with many events nothing would arrive
+ * earlier for being sent earlier: librdkafka's idempotent producer has one
+ * request with five or more messages of a partition under way, and while others
+ * wait behind it, its thread calls poll(2) without pause, which takes a processor.
  */
 #define GATHER_MS		25
 

@@ -49,7 +49,7 @@ class Kafka:
             tasks = "/proc/%s/task" % f.read().split()[0]
         ticks = 0
         for task in os.listdir(tasks):
-            with contextlib.suppress(FileNotFoundError), open("%s/%s/stat" % (tasks, task)) as f:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError), open("%s/%s/stat" % (tasks, task)) as f:
                 name, fields = f.read().partition("(")[2].rsplit(")", 1)
                 if "CompilerThre" in name:
                     ticks += sum(map(int, fields.split()[11:13]))

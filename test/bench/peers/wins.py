@@ -19,13 +19,13 @@ EXACTLY_ONCE = ("Exactly once is a transaction of Kafka for each batch, which ta
 SMALL = ("What is committed leaves as soon as what left before it is acknowledged: under such a load about 250 times a second, with"
          " a request for each partition, where a poller sends 80 times what has gathered meanwhile. So an event takes 70 to"
          " 100 us of Kafka's processor instead of 50, and all share two. With `linger.ms` = 5, as the Python forwarders have it,"
-         " requests hold 13 events instead of 5, and the same ten clients came to 4,309/s instead of 3,540/s, 5 ms later.")
+         " requests hold 13 events instead of 5, and the same ten clients came to 4,309/s instead of 3,540/s, 5 ms later (beside other load).")
 TICKS = "Its events wait for the next tick, a tenth of a second at most, and so leave in fewer batches; ours leave at once."
 IDLE = "To gather what comes for longer would cost less, and take longer."
 
 HEADERS = ("Its messages have no headers; ours carry those of CloudEvents, the position among them. Without them our relay and"
            " publisher took 5.5 us of processor for an event instead of 9.2, and a backlog of 600,000 left at 126,000 and"
-           " 132,000/s instead of 106,000 and 74,000 (two rounds in turn).")
+           " 132,000/s instead of 106,000 and 74,000 (two rounds in turn, beside other load).")
 START = ("50 to 100 ms of it are the pause before a publisher that has ended is started again, so that one that ends at"
          " once does not take a processor; the rest is starting, connecting and asking the broker for its topics.")
 TAKEN_OVER = ("A new publisher takes the transactional id over, which ends its predecessor's transaction, and reads the"
