@@ -12,10 +12,12 @@
 extern bool eo_delivery_step(EoSubscription *sub, uint64 ended);
 
 /*
- * Whether new events are left in the log for now, since something is in flight
- * and was sent a moment ago.  Settling it ends that, and gather_until does.
+ * Whether new events are left in the log for now, since others were sent a
+ * moment ago, as of the last step; and when to take another one, which may have
+ * passed already.  Settling brings that nearer.
  */
 extern bool eo_delivery_gathers(EoSubscription *sub);
+extern int64 eo_delivery_gathered_at(EoSubscription *sub);
 
 /* Drops what is in flight and goes back to the acknowledged state. */
 extern void eo_delivery_rewind(EoSubscription *sub);

@@ -161,7 +161,9 @@ typedef struct EoSubscription
 	bool		at_tail;		/* as of seen_ended */
 	uint64		seen_ended;
 	int64		stall_check;	/* look again then; EO_NEVER: no stall */
-	int64		gather_until;	/* see eo_delivery_gathers() */
+	bool		gathering;		/* see eo_delivery_gathers() */
+	int64		gather_least;	/* when nothing is in flight any more */
+	int64		gather_most;
 	int64		bytes_behind;
 	EoInFlight *in_flight;		/* a ring */
 	uint32		in_flight_size; /* a power of two */
