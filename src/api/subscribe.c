@@ -410,7 +410,7 @@ eo_outbox_adopt(PG_FUNCTION_ARGS)
  * eo.retry_dead_letter(subscription text, seq bigint) RETURNS bigint
  *
  * Asks for a dead letter, or all of a subscription with a null seq, to be sent
- * again; returns how many.
+ * again; returns how many, those that were asked for already among them.
  */
 Datum
 eo_outbox_retry_dead_letter(PG_FUNCTION_ARGS)
@@ -421,6 +421,7 @@ eo_outbox_retry_dead_letter(PG_FUNCTION_ARGS)
 	EoOwnerScope scope;
 	int64		count;
 	bool		pull;
+	bool		isnull;
 
 	eo_api_refuse_null(fcinfo, 0, "subscription");
 	PreventCommandDuringRecovery("eo.retry_dead_letter()");
@@ -430,13 +431,16 @@ eo_outbox_retry_dead_letter(PG_FUNCTION_ARGS)
 	nulls[1] = PG_ARGISNULL(1) ? 'n' : ' ';
 	eo_enter_owner(&scope);
 	SPI_connect();
-	if (SPI_execute_with_args("INSERT INTO eo.dead_letter_retry (subscription, seq)"
+	if (SPI_execute_with_args("WITH chosen AS ("
 							  " SELECT d.subscription, d.seq FROM eo.dead_letter AS d, eo.subscription AS s"
 							  " WHERE s.name OPERATOR(pg_catalog.=) $1 AND d.subscription OPERATOR(pg_catalog.=) s.id"
-							  " AND ($2 IS NULL OR d.seq OPERATOR(pg_catalog.=) $2) ON CONFLICT DO NOTHING",
-							  2, types, values, nulls, false, 0) != SPI_OK_INSERT)
+							  " AND ($2 IS NULL OR d.seq OPERATOR(pg_catalog.=) $2)),"
+							  " asked AS (INSERT INTO eo.dead_letter_retry (subscription, seq)"
+							  " SELECT subscription, seq FROM chosen ON CONFLICT DO NOTHING)"
+							  " SELECT pg_catalog.count(*) FROM chosen",
+							  2, types, values, nulls, false, 0) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not store the request");
-	count = (int64) SPI_processed;
+	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	eo_leave_owner(&scope);
 	if (count == 0 && !PG_ARGISNULL(1))

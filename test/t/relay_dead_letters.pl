@@ -96,6 +96,7 @@ $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM eo.dead_letter") o
 $node->safe_psql('postgres', "ALTER SERVER stub_r OPTIONS (SET script 'stall\@retry')");
 wait_field($node, 'r', 'state', 'streaming');
 $node->safe_psql('postgres', "SELECT eo.retry_dead_letter('r')");
+is($node->safe_psql('postgres', "SELECT eo.retry_dead_letter('r', seq) FROM eo.dead_letter"), '1', 'asked for twice');
 my $pid = field($node, 'r', 'publisher_pid');
 $node->safe_psql('postgres', "ALTER SERVER stub_r OPTIONS (SET script 'ack')");
 ok($node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM eo.dead_letter'),
