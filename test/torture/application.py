@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from errors import surprise
+from errors import again, surprise
 from server import POLL
 
 KEYS = 40
@@ -90,6 +90,7 @@ class Client(threading.Thread):
         self.turn = 0
         self.slowest = 0        # commit, in seconds
         self.unexpected = []
+        self.again = 0          # transactions that others were in the way of
         self.recent = None      # a message that came for certain, and when
         self.lease = None       # a request that we have taken on, and its token
 
@@ -116,6 +117,7 @@ class Client(threading.Thread):
         self.load.running.wait(0.05)
 
     def failed(self, error):
+        self.again += again(error)
         text = surprise(error, self.connection, self.load.server.expected)
         if text:
             self.unexpected.append(text)

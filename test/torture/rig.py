@@ -26,6 +26,7 @@ SOON = ("0", "2s")      # is the log's space given back
 GIVE_BACK_SECONDS = 30
 RSS_LIMIT_KB = 128 * 1024
 FD_LIMIT = 60
+AGAIN_AT_MOST = 20      # more than are acknowledged
 
 
 class Broken(Exception):
@@ -164,7 +165,12 @@ class Rig:
 
     def check_load(self):
         """Who is told to do it again, and again, has not been served."""
-        return [] if self.load.acknowledged else ["no transaction of the load was acknowledged"]
+        done, again = len(self.load.acknowledged), sum(client.again for client in self.load.clients)
+        if not done:
+            return ["no transaction of the load was acknowledged"]
+        if again > done + AGAIN_AT_MOST:
+            return ["%d transactions must be done again, and %d were acknowledged" % (again, done)]
+        return []
 
     def check_speed(self):
         """Recovery, and commits where nobody but a broker was disturbed: they do not wait for that."""

@@ -160,9 +160,12 @@ def test_excuses():
 
 
 def test_load():
-    """a load of which nothing was acknowledged"""
-    for acknowledged, expected in (([], ["no transaction of the load was acknowledged"]), (["t.0.1"], [])):
-        assert Rig.check_load(SimpleNamespace(load=SimpleNamespace(acknowledged=acknowledged))) == expected
+    """a load of which nothing was acknowledged, or next to nothing"""
+    for acknowledged, again, expected in (
+            (0, 0, ["no transaction of the load was acknowledged"]), (1, 0, []), (30, 50, []),
+            (30, 51, ["51 transactions must be done again, and 30 were acknowledged"])):
+        load = SimpleNamespace(acknowledged=["t.0.1"] * acknowledged, clients=[SimpleNamespace(again=again), SimpleNamespace(again=0)])
+        assert Rig.check_load(SimpleNamespace(load=load)) == expected
 
 
 # ---- leaks -----------------------------------------------------------------------
