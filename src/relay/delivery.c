@@ -488,6 +488,13 @@ eo_delivery_gathers(EoSubscription *sub)
 	return sub->phase == EO_PUBLISHER_RUNNING && !sub->recount.active && sub->gathering;
 }
 
+bool
+eo_delivery_can_read(EoSubscription *sub)
+{
+	return sub->phase == EO_PUBLISHER_RUNNING && !sub->recount.active && !sub->flush_write &&
+		eo_channel_pending(&sub->process.channel) < OUTPUT_LIMIT && window_room(sub) > 0;
+}
+
 /*
  * Only the end of the log gathers: a backlog is read as it can be.  The clock is
  * looked at here and nowhere else, or the time could be over for who decides how
@@ -497,12 +504,10 @@ static bool
 read_is_due(EoSubscription *sub, uint64 ended)
 {
 	sub->gathering = sub->at_tail && eo_clock_ms() < eo_delivery_gathered_at(sub);
-	if (sub->phase != EO_PUBLISHER_RUNNING || sub->recount.active || sub->flush_write)
+	if (!eo_delivery_can_read(sub))
 		return false;
-	if (eo_channel_pending(&sub->process.channel) >= OUTPUT_LIMIT || window_room(sub) == 0)
-		return false;
-	if (sub->seen_ended != ended)
-		return !sub->gathering;
+	if (sub->seen_ended != ended && !sub->gathering)
+		return true;
 	return !sub->at_tail || sub->stall_check <= eo_clock_ms();
 }
 

@@ -12,6 +12,12 @@
 extern bool eo_delivery_step(EoSubscription *sub, uint64 ended);
 
 /*
+ * Whether the publisher takes more.  If not, what ends that wakes the relay: an
+ * answer, room in the socket, or a write of the cursor.
+ */
+extern bool eo_delivery_can_read(EoSubscription *sub);
+
+/*
  * Whether new events are left in the log for now, since others were sent a
  * moment ago, as of the last step; and when to take another one, which may have
  * passed already.  Settling brings that nearer.

@@ -43,6 +43,7 @@
 #include "relay/snapshots.h"
 #include "relay/sql.h"
 #include "relay/subscriptions.h"
+#include "settings.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/procsignal.h"
@@ -55,6 +56,7 @@
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 /* While nobody here can take events, look at most that often. */
@@ -82,6 +84,17 @@ handle_sigchld(SIGNAL_ARGS)
 	got_sigchld = true;
 	SetLatch(MyLatch);
 	errno = save_errno;
+}
+
+/*
+ * As this signal, from itself, comes a lock_timeout; from others it would be
+ * pg_cancel_backend(), and there is nothing to cancel.
+ */
+static void
+handle_sigint(SIGNAL_ARGS)
+{
+	if (get_timeout_indicator(LOCK_TIMEOUT, false))
+		StatementCancelHandler(postgres_signal_arg);
 }
 
 /*----------
@@ -229,7 +242,7 @@ start_relay(void)
 {
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGINT, SIG_IGN);
+	pqsignal(SIGINT, handle_sigint);
 	pqsignal(SIGCHLD, handle_sigchld);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(relay_dboid, InvalidOid,
@@ -364,6 +377,21 @@ truncate_segments(void)
  *----------
  */
 
+/* Targets have taken some of the settings over. */
+static void
+reload_settings(void)
+{
+	int			in_flight = eo_max_in_flight;
+	int			ack_timeout = eo_ack_timeout;
+	int			limit = eo_restart_limit;
+	int			window = eo_restart_window;
+
+	ProcessConfigFile(PGC_SIGHUP);
+	if (in_flight != eo_max_in_flight || ack_timeout != eo_ack_timeout ||
+		limit != eo_restart_limit || window != eo_restart_window)
+		load_at = eo_clock_ms();
+}
+
 /* What any interrupt or change of the surroundings asks for. */
 static void
 handle_interrupts(void)
@@ -377,7 +405,7 @@ handle_interrupts(void)
 	if (ConfigReloadPending)
 	{
 		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
+		reload_settings();
 		eo_relay.truncate_due = true;
 	}
 	if (catchupInterruptPending)

@@ -115,6 +115,7 @@ prepare(EoSubscription *sub, uint64 ended)
 {
 	if (sub->next_start != EO_NEVER && eo_clock_ms() < sub->next_start)
 		return false;
+	sub->next_start = EO_NEVER;
 	if (seek_is_due(sub))
 		eo_recount_seek(sub);
 	if (sub->recount.active)
@@ -189,11 +190,17 @@ eo_subscription_broken(EoSubscription *sub, const char *message)
 	if (sub->phase != EO_PUBLISHER_NONE)
 		eo_supervision_break(sub, EO_ENDING_ORDERLY, "%s", message);
 	else
+	{
 		eo_supervision_back_off(sub, message);
+		sub->state = EO_SUB_BACKOFF;
+	}
 
 	/* What has just failed should not be tried in every turn. */
 	if (sub->write_at != EO_NEVER)
 		sub->write_at = eo_clock_ms() + EO_RETRY_MS * 10;
+
+	/* The error has kept the turn from it. */
+	eo_subscription_report(sub);
 }
 
 void
@@ -205,6 +212,18 @@ eo_subscription_renew(EoSubscription *sub)
 	eo_crash_window_reset(&sub->crashes);
 }
 
+/* Whether eo_recount_step() is called in every turn. */
+static bool
+recounts(EoSubscription *sub)
+{
+	return sub->recount.active && sub->state == EO_SUB_STARTING &&
+		(sub->phase == EO_PUBLISHER_NONE || sub->phase == EO_PUBLISHER_RUNNING);
+}
+
+/*
+ * A point in time that nobody acts upon when it has come would be waited for
+ * without a pause: each belongs to those who look at it.
+ */
 int64
 eo_subscription_deadline(EoSubscription *sub)
 {
@@ -214,7 +233,7 @@ eo_subscription_deadline(EoSubscription *sub)
 		deadline = Min(deadline, sub->deadline);
 	if (sub->state == EO_SUB_BACKOFF)
 		deadline = Min(deadline, sub->next_start);
-	if (sub->phase == EO_PUBLISHER_RUNNING || sub->recount.active)
+	if (eo_delivery_can_read(sub) || recounts(sub))
 		deadline = Min(deadline, sub->stall_check);
 	if (eo_delivery_gathers(sub))
 		deadline = Min(deadline, eo_delivery_gathered_at(sub));
@@ -226,9 +245,7 @@ eo_subscription_deadline(EoSubscription *sub)
 bool
 eo_subscription_reads(EoSubscription *sub)
 {
-	return sub->recount.active ||
-		(sub->phase == EO_PUBLISHER_RUNNING && sub->in_flight_count < sub->target->max_in_flight &&
-		 !eo_delivery_gathers(sub));
+	return recounts(sub) || (eo_delivery_can_read(sub) && !eo_delivery_gathers(sub));
 }
 
 void
