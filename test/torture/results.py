@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 import points  # noqa: E402
 from machine import machine, version  # noqa: E402
+from notes import notes_of  # noqa: E402
 
 COLUMNS = ("cycles", "faults", "commits", "events", "lost", "phantoms", "duplicates", "failed")
 
@@ -23,20 +24,6 @@ LEGEND = """\
   log, an asynchronous standby promoted), what is said to be lost with it is not counted, and all else is.
 - **slowest recovery**: from the end of a fault, with the server and the broker up again, until everybody had an event within
   a second of its commit; the load goes on for up to a second of it"""
-
-
-# What somebody has written into the file between these stays when it is written anew.
-NOTES = ("<!-- notes -->", "<!-- end of notes -->")
-
-
-def notes_of(path):
-    """As lines, with what is around them; empty ones to be filled if there are none."""
-    text = ""
-    if os.path.exists(path):
-        with open(path) as f:
-            text = f.read()
-    begin, end = text.find(NOTES[0]), text.find(NOTES[1])
-    return text[begin:end + len(NOTES[1])].splitlines() if 0 <= begin < end else list(NOTES)
 
 
 def controls(faults):
@@ -95,6 +82,10 @@ class Results:
             print(line)
 
     def write(self, path, seed, minutes, former=os.path.join(os.path.dirname(os.path.abspath(__file__)), "RESULTS.md")):
+        notes = ""
+        if os.path.exists(former):
+            with open(former) as f:
+                notes = f.read()
         lines = ["# Tried to break", "",
                  "- machine: " + machine(),
                  "- PostgreSQL: " + version("postgres", "--version").split(") ", 1)[-1],
@@ -103,7 +94,7 @@ class Results:
                      seed, self.totals()["cycles"], os.environ.get("EO_ARGUMENTS", ""), minutes),
                  "", "| " + " | ".join(self.headings()) + " |", "|---" * len(self.headings()) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in self.rows()]
-        lines += ["", controls(self.faults), "", LEGEND, "", *notes_of(former)]
+        lines += ["", controls(self.faults), "", LEGEND, "", *notes_of(notes)]
         if "points" in self.groups:
             lines += ["", points.summary(self.totals())]
         lines += ["", *listed(self.faults)]

@@ -7,12 +7,14 @@ better figure, whichever it is, the report says so, and nowhere else.
 
 import os
 import sys
+import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 for folder in ("../lib", "../bench", "../bench/peers"):
     sys.path.insert(0, os.path.join(HERE, folder))
 import tap
-from report import TABLES, Report
+from notes import NOTES
+from report import HEADING, TABLES, Report
 
 import eo  # noqa: F401
 import tables  # noqa: F401
@@ -88,6 +90,22 @@ def test_overlap():
                          "taken": {OURS + "/cost": ours, THEIRS + "/cost": theirs}}, PEERS)
         found = report.wins(cost)
         assert len(found) == 4 and ("not in every round" in found[3]) == word, found
+
+
+def test_notes():
+    """what was written by hand into the section stays, and so do the other sections"""
+    report = Report({"conditions": {}, "versions": {}, "missing": {}, "failed": {}, "taken": {}}, PEERS)
+    kept = "%s\nby hand\n%s" % NOTES
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "RESULTS.md")
+        with open(path, "w") as f:
+            f.write("# Results\n\nbefore\n\n%s\n\nold\n\n%s\n\n## Another\n\nafter\n" % (HEADING, kept))
+        for _ in range(2):
+            report.write(path, path)
+        with open(path) as f:
+            text = f.read()
+    assert text.startswith("# Results\n\nbefore\n\n%s\n" % HEADING), text
+    assert text.endswith("\n## Another\n\nafter\n") and text.count(kept) == 1 and "old" not in text, text
 
 
 tap.main(globals())

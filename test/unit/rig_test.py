@@ -33,7 +33,8 @@ from arrival import Arrival
 from consumers import Consumer, KafkaAtLeastOnce, Pull
 from faults import Fault, as_part
 from logs import PUBLISHERS
-from results import NOTES, Results
+from notes import NOTES
+from results import Results
 from rig import COMMIT_SECONDS, LAG_SECONDS, SETTLE_SECONDS, Broken, Rig
 from watch import Watch
 

@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "..", "lib"))
 from lab import KEYS, PARTITIONS, PAYLOAD, SETTINGS  # noqa: E402
 from machine import machine, version  # noqa: E402
 from measures import CONDITIONS  # noqa: E402
+from notes import notes_of  # noqa: E402
 from wins import reason  # noqa: E402
 
 HEADING = "## Against peers"
@@ -235,11 +236,12 @@ class Report:
             ", ".join(map(shown, better)),
             " ".join(reasons))]
 
-    def text(self):
+    def text(self, former):
+        """What was written by hand into `former`, the same section, stays."""
         lines = [HEADING, ""]
         lines += ["- %s: %s" % item for item in self.data["conditions"].items() if item[1]]
         lines += ["- repeat: `make bench-peers RESULTS=1`; all that is behind a figure is in"
-                  " `test/bench/peers`", "", "| peer | versions | set up | to know |", "|---|---|---|---|"]
+                  " `test/bench/peers`", "", *notes_of(former), "", "| peer | versions | set up | to know |", "|---|---|---|---|"]
         for peer in self.all_peers:
             if peer in self.peers:
                 lines.append("| %s | %s | %s | %s |" % (
@@ -257,6 +259,6 @@ class Report:
         """Writes to `out` what is in `path`, with this section instead of the one there."""
         with open(path) as f:
             before, _, after = f.read().partition("\n" + HEADING + "\n")
-        rest = after.partition("\n## ")
+        former, *rest = after.partition("\n## ")
         with open(out, "w") as f:
-            f.write(before.rstrip("\n") + "\n\n" + self.text() + ("\n## " + rest[2] if rest[1] else ""))
+            f.write(before.rstrip("\n") + "\n\n" + self.text(former) + "".join(rest))
