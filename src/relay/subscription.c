@@ -237,7 +237,7 @@ eo_subscription_deadline(EoSubscription *sub)
 		deadline = Min(deadline, sub->stall_check);
 	if (eo_delivery_gathers(sub))
 		deadline = Min(deadline, eo_delivery_gathered_at(sub));
-	if (sub->phase == EO_PUBLISHER_RUNNING && sub->load_retries && sub->retries == NIL)
+	if (sub->phase == EO_PUBLISHER_RUNNING && !sub->recount.active && sub->load_retries && sub->retries == NIL)
 		deadline = Min(deadline, sub->retries_at);
 	return deadline;
 }
