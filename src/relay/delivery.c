@@ -13,7 +13,8 @@
  * settled or some milliseconds have passed.  Otherwise each transaction would
  * wake the relay, the relay the publisher, and the publisher the broker, with a
  * request each, and all of them would be busy with that.  An event that comes
- * when nothing is in flight is sent at once, unless many have come just before.
+ * when nothing is in flight is sent at once, unless many have come just before,
+ * of whatever topic.
  *
  * An event in flight is an entry in a ring: seq, topic and position, no
  * payload.  Acknowledging is cumulative, so settling takes entries off the
@@ -54,12 +55,13 @@
 #define GATHER_MS		25
 
 /*
- * From one batch to the next, even if the broker has answered: half a millisecond
- * for each event.  Below 2,000 events/s fewer and fewer come in that time, and
- * there is no pause; above, they become as many as make for the longest one, and
- * the processor that fewer requests leave is the clients'.
+ * From one read to the next, even if the broker has answered: half a millisecond
+ * for each number passed, wanted or not.  Below 2,000 events/s fewer and fewer
+ * come in that time, and there is no pause; above, they become as many as make
+ * for the longest one, and the processor that fewer reads and requests leave is
+ * the clients'.
  */
-#define PAUSE_MS(nevents)	Min((nevents) / 2, 8)
+#define PAUSE_MS(passed)	Min((passed) / 2, 8)
 
 #define TIME_OFFSET \
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
@@ -479,7 +481,7 @@ window_room(EoSubscription *sub)
 int64
 eo_delivery_gathered_at(EoSubscription *sub)
 {
-	return sub->in_flight_count > 0 ? sub->gather_most : sub->gather_least;
+	return sub->in_flight_count > 0 ? Max(sub->gather_least, sub->gather_most) : sub->gather_least;
 }
 
 bool
@@ -516,6 +518,7 @@ read_batch(EoSubscription *sub, uint64 ended)
 {
 	EoReadLimits limits = {0};
 	EoReadResult result;
+	int64		passed;
 
 	limits.events = Min(eo_batch_events, window_room(sub));
 	limits.bytes = (Size) eo_batch_bytes * 1024;
@@ -528,6 +531,7 @@ read_batch(EoSubscription *sub, uint64 ended)
 	if (!eo_log_reader_next(sub->reader, &limits, &result))
 		eo_relay_leave();
 	EO_POINT(relay_read);
+	passed = result.through_seq - sub->read_seq;
 	sub->read_seq = result.through_seq;
 	sub->at_tail = result.at_tail;
 	sub->seen_ended = ended;
@@ -543,11 +547,10 @@ read_batch(EoSubscription *sub, uint64 ended)
 		else
 			send_event(sub, event, topic);
 	}
+	if (passed > 0)
+		sub->gather_least = eo_clock_ms() + PAUSE_MS(passed);
 	if (result.nevents > 0)
-	{
-		sub->gather_least = eo_clock_ms() + PAUSE_MS(result.nevents);
 		sub->gather_most = eo_clock_ms() + GATHER_MS;
-	}
 	note_stall(eo_relay.db, sub, &result);
 	EO_POINT(relay_encoded);
 	eo_relay_commit(false);

@@ -162,8 +162,8 @@ typedef struct EoSubscription
 	uint64		seen_ended;
 	int64		stall_check;	/* look again then; EO_NEVER: no stall */
 	bool		gathering;		/* see eo_delivery_gathers() */
-	int64		gather_least;	/* when nothing is in flight any more */
-	int64		gather_most;
+	int64		gather_least;	/* whatever is in flight */
+	int64		gather_most;	/* while something is */
 	int64		bytes_behind;
 	EoInFlight *in_flight;		/* a ring */
 	uint32		in_flight_size; /* a power of two */
