@@ -19,6 +19,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "points.h"
 #include "settings.h"
 #include "storage/ipc.h"
 #include "store/append.h"
@@ -184,11 +185,13 @@ store_cursor(Pull *pull, int64 seq)
 	Oid			types[] = {INT4OID, INT8OID};
 	Datum		values[] = {Int32GetDatum(pull->id), Int64GetDatum(seq)};
 
+	EO_POINT(pull_ack);
 	if (SPI_execute_with_args("UPDATE eo.cursor SET seq = $2, published_seq = $2"
 							  " WHERE subscription OPERATOR(pg_catalog.=) $1",
 							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not store the cursor");
 	store_positions(pull);
+	EO_POINT(pull_acked);
 }
 
 /*

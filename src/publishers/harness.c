@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "publishers/channel.h"
+#include "publishers/points.h"
 #include "publishers/ring.h"
 
 /* How much is read in one turn before the broker file gets its turn. */
@@ -136,6 +137,7 @@ send_ack(Harness *h)
 	ring_trim(&h->ring);
 	if (h->ring.done_seq <= h->acked_seq)
 		return;
+	PUBLISHER_POINT(&h->pub, harness_ack);
 	h->acked_seq = h->ring.done_seq;
 	send_number(h, EO_MSG_ACK, h->acked_seq);
 }

@@ -43,6 +43,7 @@
 #include "access/xlog.h"
 #include "compat.h"
 #include "miscadmin.h"
+#include "points.h"
 #include "replication/syncrep.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
@@ -360,6 +361,7 @@ read_batch(EoLogReader *reader, const EoReadLimits *limits, EoReadResult *result
 	if (!batch.stopped)
 		result->at_tail = true;
 	reader->after_seq = result->through_seq;
+	EO_POINT(read_flush);
 	if (result->nevents > 0 && !EO_MUTANT(no_flush))
 		XLogFlush(batch.flush_to);
 	return true;

@@ -26,7 +26,7 @@ SOURCES = 3
 RECENT_SECONDS = 2      # is an id recognised by the consumer that forgets soon
 TRICKLE_SECONDS = 0.3   # between two transactions
 LEASES = ("50 ms", "1 second")
-DEPTHS = (1, 2, 5, 40)
+DEPTHS = (1, 2, 5, 40, 100)      # more than 64 subtransactions are no longer in shared memory
 TOPICS = ("orders", "stock")
 TABLES = ("account", "fact", "delta")
 

@@ -10,10 +10,9 @@ import time
 from collections import Counter
 
 import kills
-from consumers import KafkaAtLeastOnce
 from faults import as_part, fault
 from network import DOWN, NAMESPACE, UP
-from rig import COMMIT_SECONDS, CONSUMERS, Broken, Rig
+from rig import COMMIT_SECONDS, AtLeastOnceRig, Broken
 from server import kill
 
 MINUTE = 60
@@ -206,10 +205,6 @@ def target_unwritable(rig, r):
 
 
 # ---- the guarantee that is the default -----------------------------------------
-
-class AtLeastOnceRig(Rig):
-    kinds = dict(CONSUMERS, kafka=KafkaAtLeastOnce)
-
 
 @fault("broker", needs="kafka", alone=True)
 def at_least_once(directory, seed, r):

@@ -47,11 +47,11 @@ def points_of(pattern):
 
 SERVER_POINTS = points_of(r"\bEO_POINT(?:_CRITICAL)?\((\w+)\)")
 CRITICAL_POINTS = points_of(r"\bEO_POINT_CRITICAL\((\w+)\)")
-PUBLISHER_POINTS = points_of(r"\bPUBLISHER_POINT\([\w>-]+, (\w+)\)")
+PUBLISHER_POINTS = points_of(r"\bPUBLISHER_POINT\([\w>&-]+, (\w+)\)")
 
 
 def names(consumers):
-    return SERVER_POINTS + [name for name in PUBLISHER_POINTS if name.split("_")[0] in consumers]
+    return SERVER_POINTS + [name for name in PUBLISHER_POINTS if name.split("_")[0] in (*consumers, "harness")]
 
 
 def pairs(consumers):
@@ -59,11 +59,17 @@ def pairs(consumers):
     return [(name, action) for name in names(consumers) for action in ACTIONS if action != "error" or name not in CRITICAL_POINTS]
 
 
+def comes_to(rig, name):
+    """Whether somebody does: Kafka's are those of its transactions."""
+    return not name.startswith("kafka") or any(getattr(one, "guarantee", "") == "exactly_once" for one in rig.consumers)
+
+
 def chosen(rig):
-    """Those of a cycle: each pair, before one comes again."""
+    """Those of a cycle: each pair, before one comes again; of those that this rig comes to."""
     order = pairs([one.name for one in rig.consumers])
     random.Random("%s points" % rig.seed).shuffle(order)
-    return [order[((rig.turn - 1) * A_CYCLE + i) % len(order)] for i in range(A_CYCLE)]
+    turns = [order[((rig.turn - 1) * A_CYCLE + i) % len(order)] for i in range(A_CYCLE)]
+    return [one for one in turns if comes_to(rig, one[0])] or [one for one in order if comes_to(rig, one[0])][:1]
 
 
 # ---- in the server -------------------------------------------------------------

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 
 from application import Load
 from checker import Checker, Ledger, check_database
-from consumers import KAFKA, File, Kafka, Pull
+from consumers import KAFKA, File, Kafka, KafkaAtLeastOnce, Pull
 from server import HERE, POLL, Server, wait_until, zombie
 from watch import Watch
 
@@ -292,3 +292,9 @@ class Rig:
             self.watch.note(pid, rss, files)
             broken += self.watch.leaks(pid)
         return broken
+
+
+class AtLeastOnceRig(Rig):
+    """The guarantee that is the default: what may have been in Kafka already comes again, the very same."""
+
+    kinds = dict(CONSUMERS, kafka=KafkaAtLeastOnce)

@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from faults import FAULTS, Round, choose, schedule  # noqa: E402
 from network import NAMESPACE, open_namespace  # noqa: E402
 from results import Results  # noqa: E402
-from rig import Broken, Rig  # noqa: E402
+from rig import AtLeastOnceRig, Broken, Rig  # noqa: E402
 import copies  # noqa: E402, F401
 import durability  # noqa: E402, F401
 import extremes  # noqa: E402, F401
@@ -35,6 +35,7 @@ import restored  # noqa: E402, F401
 import transactions  # noqa: E402, F401
 
 MOST_FAILURES = 5
+A_RIG = 15              # cycles, in which nothing but a failure ends it
 
 
 def show_logs(directory):
@@ -66,10 +67,20 @@ class Torture:
 
     # ---- the rig that cycles share ---------------------------------------------
 
-    def open_rig(self):
+    def kind(self, cycle):
+        """Of the rig: both guarantees of Kafka in turn; the seed says which one is first."""
+        return (Rig, AtLeastOnceRig)[(random.Random(self.seed).randrange(2) + (cycle - 1) // A_RIG) % 2]
+
+    def open_rig(self, kind):
         self.rigs += 1
         self.before = Counter()
-        self.rig = Rig(os.path.join(self.directory, "rig%d" % self.rigs), self.seed, self.consumers)
+        self.rig = kind(os.path.join(self.directory, "rig%d" % self.rigs), self.seed, self.consumers)
+
+    def use_rig(self, kind):
+        if self.rig is not None and type(self.rig) is not kind:
+            self.close_rig()
+        if self.rig is None:
+            self.open_rig(kind)
 
     def close_rig(self, keep=None):
         rig, self.rig = self.rig, None
@@ -114,8 +125,8 @@ class Torture:
     def run_cycle(self, cycle, fault):
         began = time.monotonic()
         try:
-            if self.rig is None and not fault.alone:
-                self.open_rig()
+            if not fault.alone:
+                self.use_rig(self.kind(cycle))
                 began = time.monotonic()
             counts, worst = self.run_one(cycle, fault)
         except (Broken, TimeoutError) as error:

@@ -35,7 +35,7 @@ from faults import Fault, as_part
 from logs import PUBLISHERS
 from notes import NOTES
 from results import Results
-from rig import COMMIT_SECONDS, LAG_SECONDS, SETTLE_SECONDS, Broken, Rig
+from rig import COMMIT_SECONDS, LAG_SECONDS, SETTLE_SECONDS, AtLeastOnceRig, Broken, Rig
 from watch import Watch
 
 
@@ -167,6 +167,17 @@ def test_load():
             (30, 51, ["51 transactions must be done again, and 30 were acknowledged"])):
         load = SimpleNamespace(acknowledged=["t.0.1"] * acknowledged, clients=[SimpleNamespace(again=again), SimpleNamespace(again=0)])
         assert Rig.check_load(SimpleNamespace(load=load)) == expected
+
+
+def test_guarantees():
+    """both of Kafka's have their turn, with every seed, and nobody waits at a point of the other one"""
+    for seed in ("1", "2", "3"):
+        kinds = [torture.Torture.kind(SimpleNamespace(seed=seed), cycle) for cycle in range(1, 1 + 2 * torture.A_RIG)]
+        assert {kinds.count(kind) for kind in (Rig, AtLeastOnceRig)} == {torture.A_RIG}
+    for guarantee, met in (("exactly_once", True), ("at_least_once", False)):
+        consumers = [SimpleNamespace(name="file"), SimpleNamespace(name="kafka", guarantee=guarantee)]
+        names = {name for turn in range(1, 80) for name, _ in points.chosen(SimpleNamespace(seed="1", turn=turn, consumers=consumers))}
+        assert ("kafka_commit" in names) == met and {"harness_ack", "file_sync", "relay_read"} <= names
 
 
 # ---- leaks -----------------------------------------------------------------------
