@@ -59,6 +59,9 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+/* How long the relay, which serves others meanwhile, waits for a lock */
+#define LOCK_LIMIT		"1s"
+
 /* While nobody here can take events, look at most that often. */
 #define UNINTERESTED_MS		1000
 
@@ -232,7 +235,7 @@ eo_relay_set_options(const char *application_name)
 	set_option("statement_timeout", "0");
 	set_option("transaction_timeout", "0");
 	set_option("idle_in_transaction_session_timeout", "0");
-	set_option("lock_timeout", "1s");
+	set_option("lock_timeout", LOCK_LIMIT);
 	set_option("jit", "off");
 	set_option("application_name", application_name);
 }
@@ -260,10 +263,13 @@ start_relay(void)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	eo_relay.home = MemoryContextStrdup(eo_relay.context, eo_lineage_home());
 
+	/* Who appends may take long, and another relay would wait as well. */
+	set_option("lock_timeout", "0");
 	eo_relay_begin(true);
 	eo_log_prepare(eo_relay.db);
 	eo_relay_record_lineage();
 	eo_relay_commit(true);
+	set_option("lock_timeout", LOCK_LIMIT);
 }
 
 void
