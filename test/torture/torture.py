@@ -35,7 +35,7 @@ import restored  # noqa: E402, F401
 import transactions  # noqa: E402, F401
 
 MOST_FAILURES = 5
-A_RIG = 15              # cycles, in which nothing but a failure ends it
+A_RIG = 10              # cycles, in which nothing but a failure ends it
 
 
 def show_logs(directory):
