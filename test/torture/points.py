@@ -65,7 +65,10 @@ def comes_to(rig, name):
 
 
 def chosen(rig):
-    """Those of a cycle: each pair, before one comes again; of those that this rig comes to."""
+    """
+    Those of a cycle: each pair has its turn before one comes again.  A turn that
+    falls to a rig that does not come there is passed over.
+    """
     order = pairs([one.name for one in rig.consumers])
     random.Random("%s points" % rig.seed).shuffle(order)
     turns = [order[((rig.turn - 1) * A_CYCLE + i) % len(order)] for i in range(A_CYCLE)]
